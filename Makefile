@@ -1,0 +1,41 @@
+PYTHON ?= python3
+RUN := .venv/run/bin
+DEV := .venv/dev/bin
+PIP_FLAGS := -q --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint soak bench schema clean
+
+# The run-time install has no torch: `make demo` proves that it is enough.
+.venv/run/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv/run
+	$(RUN)/python -m pip install $(PIP_FLAGS) -e .
+	touch $@
+
+.venv/dev/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv/dev
+	$(DEV)/python -m pip install $(PIP_FLAGS) -e '.[test]'
+	touch $@
+
+demo: .venv/run/.stamp
+	$(RUN)/beamside demo --report out/demo
+
+lint: .venv/dev/.stamp
+	$(DEV)/ruff check .
+	$(DEV)/ruff format --check .
+	$(DEV)/mypy
+	$(DEV)/lint-imports
+
+test: lint .venv/run/.stamp
+	$(DEV)/python -m pytest -q -m "not soak"
+
+soak: .venv/dev/.stamp
+	$(DEV)/python -m pytest -q -m soak -s
+
+bench: .venv/dev/.stamp
+	$(DEV)/python tests/bench/run.py
+
+schema: .venv/dev/.stamp
+	$(DEV)/python -m agent.wire.schema
+
+clean:
+	rm -rf .venv out

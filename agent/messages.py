@@ -1,0 +1,325 @@
+"""The nouns. Frozen structs that travel between stages; no dict crosses a stage, no unit is unsaid.
+
+SI units, in the names. Image axes: x right, y down; angles from +x towards +y. Defocus z = working distance minus
+in-focus working distance: positive = focused below the surface. Unknown is None, never 0.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Mode(StrEnum):
+    """What the agent may do (design, section 2)."""
+
+    OBSERVE = "observe"
+    SUGGEST = "suggest"
+    CONTROL = "control"
+    HOLD = "hold"
+
+
+class Lane(StrEnum):
+    """Live frames are latest-wins and may steer; inspected frames are never skipped and never steer."""
+
+    LIVE = "live"
+    INSPECT = "inspect"
+
+
+class Kind(StrEnum):
+    """What a suggestion asks for."""
+
+    PROBE = "probe"
+    CORRECT = "correct"
+    VERIFY = "verify"
+    RESTORE = "restore"
+    EXPOSURE = "exposure"
+    ACQUIRE = "acquire"
+
+
+class Outcome(StrEnum):
+    """What a controller did with a suggestion."""
+
+    APPLIED = "applied"
+    CLIPPED = "clipped"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+
+class Phase(StrEnum):
+    """Where the focus routine stands."""
+
+    IDLE = "idle"  # not asked to steer, or nothing is wrong
+    MEASURING = "measuring"  # gathering frames where the microscope stands
+    PROBING = "probing"
+    CORRECTING = "correcting"
+    VERIFYING = "verifying"
+    CONVERGED = "converged"
+    HELD = "held"
+
+
+class Optics(msgspec.Struct, frozen=True, kw_only=True):
+    """The instrument's state as the frame's header tells it; every field alone may be unknown."""
+
+    session: str | None = None
+    source: str | None = None
+    optics_epoch: int | None = None
+    scene_epoch: int | None = None
+    t_start_ns: int | None = None  # producer's clock, never compared with ours
+    t_end_ns: int | None = None
+    averaging: str | None = None  # none, line, frame, recursive
+    average_count: int | None = None
+    complete: bool | None = None
+    rows_valid: int | None = None
+    working_distance_m: float | None = None
+    stigmator_x: float | None = None
+    stigmator_y: float | None = None
+    stigmator_unit: str | None = None
+    pixel_size_m: float | None = None  # resolved by the wire from whatever gives it
+    pixel_size_y_m: float | None = None
+    horizontal_field_width_m: float | None = None
+    full_width_px: int | None = None
+    roi_px: tuple[int, int, int, int] | None = None
+    magnification: float | None = None
+    magnification_reference_width_m: float | None = None
+    dwell_time_s: float | None = None
+    frame_time_s: float | None = None
+    accelerating_voltage_v: float | None = None
+    landing_energy_ev: float | None = None
+    beam_current_a: float | None = None
+    aperture_m: float | None = None
+    semi_convergence_angle_rad: float | None = None
+    lens_mode: str | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    bits_significant: int | None = None
+    full_scale: float | None = None
+    gamma: float | None = None
+    inverted: bool | None = None
+    stage_x_m: float | None = None
+    stage_y_m: float | None = None
+    stage_z_m: float | None = None
+    stage_rotation_rad: float | None = None
+    stage_tilt_rad: float | None = None
+    stage_moving: bool | None = None
+    stage_linked: bool | None = None
+    beam_shift_x_m: float | None = None
+    beam_shift_y_m: float | None = None
+    scan_rotation_rad: float | None = None
+    dynamic_focus: bool | None = None
+    tilt_correction: bool | None = None
+    blanked: bool | None = None
+    frozen: bool | None = None
+    auto_function_active: bool | None = None
+    inspect: bool | None = None
+    recipe: str | None = None
+    lot: str | None = None
+    wafer: str | None = None
+    die_x: int | None = None
+    die_y: int | None = None
+    databar_rows: int | None = None
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture as it came off the wire, with what its header said."""
+
+    number: int
+    pixels: NDArray[Any]  # (h, w) uint8, uint16 or float32; read-only
+    optics: Optics
+    lane: Lane
+    received_ns: int  # the agent's monotonic clock
+    bad_fields: tuple[str, ...] = ()  # header fields that were unreadable and read as None
+
+    @property
+    def source(self) -> str:
+        return self.optics.source or ""
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What one live frame says about focus: everything the estimator may know of it."""
+
+    frame: int
+    session: str | None
+    source: str
+    optics_epoch: int | None
+    scene_epoch: int | None
+    t_start_ns: int
+    working_distance_m: float
+    stigmator_x: float
+    stigmator_y: float
+    pixel_size_m: float
+    pixel_size_y_m: float
+    semi_convergence_angle_rad: float | None
+    landing_energy_ev: float | None
+    frame_time_s: float | None
+    centres_px: NDArray[np.float32]  # (patch, 2) x, y from the frame's centre
+    spectra: NDArray[np.complex64]  # (patch, 256, 129) half-plane of the windowed patches
+    noise: float  # variance of the white noise in one spectral sample of `spectra`
+    averages: int = 1
+
+
+class FocusState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent knows of focus, as told under topic `focus`; numbers are None where unknown."""
+
+    phase: Phase
+    score: float | None = None  # 0..10
+    blur_px: float | None = None  # equivalent Gaussian sigma, geometric mean of the axes
+    blur_uncertainty_px: float | None = None
+    content: float | None = None  # 0..1: is there enough in the picture to judge
+    defocus_m: float | None = None
+    sigma_m: float | None = None
+    astigmatism_x_m: float | None = None
+    astigmatism_y_m: float | None = None
+    sigma_astigmatism_m: float | None = None
+    half_depth_of_focus_m: float | None = None
+    p_wrong_direction: float | None = None
+    evidence_frames: int = 0
+
+
+class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
+    """A change the agent asks for. Absolute values, with the deltas they amount to."""
+
+    id: str
+    kind: Kind
+    based_on_frames: tuple[int, ...]
+    working_distance_m: float | None = None
+    delta_working_distance_m: float | None = None
+    stigmator_x: float | None = None
+    stigmator_y: float | None = None
+    delta_stigmator_x: float | None = None
+    delta_stigmator_y: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    sigma_working_distance_m: float | None = None
+    sigma_stigmator: float | None = None
+    p_wrong_direction: float | None = None
+    half_depth_of_focus_m: float | None = None
+    limits_applied: tuple[str, ...] = ()
+    reason: str = ""
+    restore_to: float | None = None  # working distance, m: the last verified position
+    valid_for_s: float = 5.0
+    acquire: str | None = None  # kind acquire: which frame would help
+
+
+class Flag(msgspec.Struct, frozen=True, kw_only=True):
+    """A condition of the agent or the stream that begins or ends."""
+
+    code: str
+    state: str  # raised, cleared
+    severity: str  # info, warning, error
+    detail: str = ""
+    frame: int | None = None  # where it concerns one frame other than the one decided on
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent stops advising (begin) or resumes (end)."""
+
+    state: str  # begin, end
+    reason: str
+    since_ns: int  # wall clock
+
+
+class Defect(msgspec.Struct, frozen=True, kw_only=True):
+    """One defect found in a frame. `name` travels as `class`."""
+
+    name: str = msgspec.field(name="class")
+    path: tuple[str, ...]
+    box_px: tuple[float, float, float, float]
+    confidence: float
+    height_m: float | None = None
+    stage_x_m: float | None = None
+    stage_y_m: float | None = None
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What perception made of one frame: readings, evidence, or the reason there is none."""
+
+    score: float | None = None
+    blur_px: float | None = None
+    blur_uncertainty_px: float | None = None
+    content: float | None = None
+    evidence: Evidence | None = None
+    refused: str | None = None  # why this frame is no evidence: one of the closed list
+    flags: tuple[str, ...] = ()
+    mean_level: float | None = None  # of full scale
+    saturated_fraction: float | None = None
+    defects: tuple[Defect, ...] | None = None
+    models: tuple[str, ...] = ()
+    took_s: dict[str, float] = {}
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True):
+    """A controller's answer to a suggestion, with what it read back."""
+
+    suggestion: str
+    outcome: Outcome
+    working_distance_m: float | None = None
+    stigmator_x: float | None = None
+    stigmator_y: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    optics_epoch: int | None = None
+    scene_epoch: int | None = None
+    t_settled_ns: int | None = None  # producer's clock
+
+
+class ModeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A controller or operator asks for a mode; control needs a lease."""
+
+    mode: Mode
+    lease_s: float | None = None
+    controller: str | None = None
+
+
+class Reload(msgspec.Struct, frozen=True):
+    """Read models and certificate again between two frames."""
+
+
+Asked = Ack | ModeRequest | Reload
+
+
+class Books(msgspec.Struct, frozen=True, kw_only=True):
+    """Where every received message went. received = processed + superseded + uninspected + sum(malformed) + waiting."""
+
+    received: int = 0
+    processed: int = 0
+    superseded: int = 0
+    uninspected: int = 0
+    malformed: dict[str, int] = {}
+    waiting: int = 0
+
+    def balanced(self) -> bool:
+        spent = self.processed + self.superseded + self.uninspected + sum(self.malformed.values())
+        return self.received == spent + self.waiting
+
+
+class FrameRef(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a frame that every message about it repeats."""
+
+    number: int
+    session: str | None = None
+    source: str | None = None
+    optics_epoch: int | None = None
+    scene_epoch: int | None = None
+    t_start_ns: int | None = None
+    lane: Lane = Lane.LIVE
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one turn of the loop says. Fields are sent in the order they stand here."""
+
+    now_ns: int
+    mode: Mode
+    frame: FrameRef | None = None
+    flags: tuple[Flag, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    focus: FocusState | None = None
+    defects: tuple[Defect, ...] | None = None
+    suggestion: Suggestion | None = None
+    acks: tuple[Ack, ...] = ()  # for the journal
+    models: tuple[str, ...] = ()
+    took_s: dict[str, float] = {}
