@@ -172,7 +172,7 @@ def _variables(model: type[BaseModel], prefix: str) -> set[str]:
 
 
 def runtime_dir() -> Path:
-    """Where the ipc endpoints live: $RUNTIME_DIRECTORY, else $XDG_RUNTIME_DIR/beamside, else a private folder in /tmp."""
+    """Where the ipc endpoints live: $RUNTIME_DIRECTORY, else $XDG_RUNTIME_DIR/beamside, else a folder in /tmp."""
     systemd = os.environ.get("RUNTIME_DIRECTORY")
     if systemd:
         return Path(systemd.split(":")[0])

@@ -4,7 +4,6 @@ numpy only: the agent reads it on machines that have nothing of calibration inst
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,7 +85,7 @@ class Certificate:
         """Atomic: a reader sees the old certificate or the new one, never half of it."""
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        os.replace(part, path)
+        part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -34,7 +34,7 @@ def probe_fw50_m(
 ) -> float:
     """In-focus probe diameter that holds half the current (Barth & Kruit 1996).
 
-    `diffraction=False` leaves the diffraction term out: the wave transfer has it in the overlap of the two discs already.
+    `diffraction=False` leaves that term out: the wave transfer has it in the overlap of the two discs already.
     """
     d_a = 0.54 * wavelength_m(energy_ev) / alpha_rad if diffraction else 0.0
     d_s = 0.18 * cs_m * alpha_rad**3
@@ -107,7 +107,7 @@ WAVE_S = np.linspace(0.0, 2.0, 21)  # displacement of the two pupils, of the pup
 
 @lru_cache(maxsize=1)
 def _wave_table() -> Array:
-    """(separation, q along, q across) -> transfer; the integral across the lens is analytic, along it Gauss-Legendre."""
+    """(separation, q along, q across) -> transfer; across the lens analytic, along it Gauss-Legendre."""
     node, weight = np.polynomial.legendre.leggauss(64)
     table = np.zeros((WAVE_S.size, WAVE_Q.size, WAVE_Q.size))
     for i, s in enumerate(WAVE_S[:-1]):
