@@ -159,6 +159,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     centres_px: NDArray[np.float32]  # (patch, 2) x, y from the frame's centre
     spectra: NDArray[np.complex64]  # (patch, 256, 129) half-plane of the windowed patches
     noise: float  # variance of the white noise in one spectral sample of `spectra`
+    independent: float = 0.36  # share of the samples that are independent of one another
     averages: int = 1
 
 
@@ -252,6 +253,14 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     took_s: dict[str, float] = {}
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the decision asks of perception for one frame."""
+
+    evidence: bool = False
+    reference_working_distance_m: float | None = None  # evidence is brought to the magnification it has there
+    scale_per_m: float = 0.0  # change of magnification with working distance, of the certificate
+
+
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
     """A controller's answer to a suggestion, with what it read back."""
 
@@ -323,3 +332,76 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     acks: tuple[Ack, ...] = ()  # for the journal
     models: tuple[str, ...] = ()
     took_s: dict[str, float] = {}
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may be steered for, and for how long yet."""
+
+    controller: str | None
+    expires_in_s: float
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """The hold that stands now."""
+
+    reason: str
+    since_ns: int  # wall clock
+
+
+class Dose(msgspec.Struct, frozen=True, kw_only=True):
+    """Frames a focus routine has spent on this site, of those it may."""
+
+    frames: int = 0
+    budget: int | None = None
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """How long one stage takes."""
+
+    p50_s: float
+    p99_s: float
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent on one page, as told under topic `status` and to who asks. Ages are None before the first event."""
+
+    mode: Mode
+    phase: Phase = Phase.IDLE
+    lease: Lease | None = None
+    hold: Standing | None = None
+    frames: Books = Books()
+    loop_age_s: float | None = None  # since the last turn ended
+    receive_age_s: float | None = None  # since the receive thread ticked
+    last_frame_age_s: float | None = None
+    uptime_s: float | None = None
+    backends: dict[str, str] = {}  # by model
+    models: tuple[str, ...] = ()  # name@sha
+    dose: Dose = Dose()
+    timings: dict[str, Timing] = {}  # by stage
+    flags: tuple[str, ...] = ()  # codes that stand now
+    allow_plain_tcp: bool = False
+    dropped: int = 0  # messages that found the sender's queue full or could not be encoded
+    boot: str | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What the loop leaves behind after a turn for the other threads to answer from."""
+
+    status: Status
+    limits: dict[str, float | int | None]
+    now_ns: int  # when the turn ended, monotonic
+
+
+# The closed list of the design: why the agent holds. Flag codes are these and three more.
+HOLD_REASONS = tuple(
+    """no_frames stale blank saturated featureless noise_only frozen averaging nonlinear inconsistent uncalibrated
+    no_pixel_size no_ack rejected clipped actuator_dead actuator_inverted operator auto_function stage_moving
+    stage_linked not_electron limit_step limit_absolute limit_cumulative budget lease_expired unknown_recipe clock_jump
+    frame_repeated two_sessions shape_not_built engine_error engine_hang journal_unavailable shutdown no_epochs
+    sign_unknown ambiguous frame_jumped settling""".split()  # noqa: SIM905
+)
+FLAG_CODES = (*HOLD_REASONS, "malformed", "bad_field", "uninspected")
+DEFECT_CLASSES = tuple(
+    """pit particle bridge microbridge break necking missing_contact closed_contact merged_contact residue collapse
+    scratch void other""".split()  # noqa: SIM905
+)

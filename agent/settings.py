@@ -62,12 +62,11 @@ class Focus(Section):
     source: str = ""  # empty: the first source that delivers evidence
     mode: Literal["observe", "suggest"] = "suggest"  # control is only ever lent to a controller
     certificate: Path | None = None
-    step_limit_m: float = Field(default=60e-6, gt=0)  # beside the certificate's own; the smaller counts
-    cumulative_limit_m: float = Field(default=120e-6, gt=0)
+    step_limit_m: float | None = Field(default=None, gt=0)  # the smaller of this and the certificate's; else 100 um
+    cumulative_limit_m: float | None = Field(default=None, gt=0)  # likewise; else 200 um
     working_distance_min_m: float = Field(default=0.5e-3, gt=0)
     working_distance_max_m: float = Field(default=50e-3, gt=0)
     dose_frames: int = Field(default=12, ge=3)  # frames a routine may spend on one site
-    converged_h: float = Field(default=0.5, gt=0)  # of h_eff: verified when |z| + sigma is below
     p_wrong_direction: float = Field(default=0.02, gt=0, lt=0.5)
     operator_yield_s: float = Field(default=10.0, ge=0)
     settle_s: float = Field(default=0.2, ge=0)  # without a certificate

@@ -66,6 +66,21 @@ def disc_transfer(q: Array) -> Array:
     return np.interp(q, grid, values, right=0.0)
 
 
+FAST_STEP = 0.002  # of q: the nearest entry is then good to 4e-4
+FAST_END = 60.0
+
+
+@lru_cache(maxsize=1)
+def _fast_table() -> NDArray[np.float32]:
+    return disc_transfer(np.arange(0.0, FAST_END, FAST_STEP)).astype(np.float32)
+
+
+def disc_transfer_fast(q: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`disc_transfer` in single precision by look-up, to 4e-4: for who asks it ten thousand times a frame."""
+    table = _fast_table()
+    return table.take((q * np.float32(1.0 / FAST_STEP)).astype(np.int32), mode="clip")
+
+
 def bessel_j1(x: Array) -> Array:
     """J1 for 0 <= x <= 160, to 5e-5 x."""
     return disc_transfer(x) * x / 2.0

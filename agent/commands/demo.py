@@ -1,0 +1,163 @@
+"""`beamside demo`: a virtual SEM and the agent, two processes over real sockets, closing the focus loop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from agent.commands.microscope import specimen_settings
+from agent.errors import BeamsideError
+
+if TYPE_CHECKING:
+    from calibration.twin.controller import Controller
+    from calibration.twin.episode import Episode
+    from calibration.twin.instrument import MicroscopeSettings
+
+START_S = 30.0  # until the agent has its models and its first status is out, on a loaded machine
+STOP_S = 5.0
+REPORT = Path("beamside-demo")
+ENDS = {"converged": "[green]converged[/]", "held": "[yellow]held[/]", "failed": "[red]failed[/]"}
+
+
+def demo(
+    episodes: Annotated[int, typer.Option(min=1, help="How many times to focus.")] = 5,
+    specimen: Annotated[str, typer.Option(help="A specimen's name or an image; default: the textured ones.")] = "",
+    start_defocus_m: Annotated[float | None, typer.Option(help="Metres; default: within 12 half depths.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next ones count up.")] = 1,
+    snr: Annotated[float, typer.Option(min=0.01, max=100, help="Per pixel, in focus.")] = 1.8,
+    alpha_error: Annotated[float, typer.Option(min=-0.9, max=9, help="Of the certificate, on purpose.")] = 0.0,
+    report: Annotated[Path | None, typer.Option(help="Folder for the picture; with --json only when given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Watch the loop close on a virtual microscope. Exit 0 when all episodes ran, whatever their ends."""
+    from calibration.twin.episode import plan
+
+    given = {**specimen_settings(specimen)} if specimen else {}
+    plans = plan(episodes, seed=seed, snr=snr, start_defocus_m=start_defocus_m, **given)
+    folder = report if report is not None else (None if as_json else REPORT)
+    with (
+        tempfile.TemporaryDirectory(prefix="beamside-demo-") as scratch,
+        _session(Path(scratch), plans[0], alpha_error) as controller,
+    ):
+        done = _run_all(controller, plans, quiet=as_json)
+    if folder is not None:
+        _picture(done, folder)
+    if as_json:
+        print(json.dumps({"episodes": [episode.told() for episode in done], "inspection": []}))
+
+
+@contextmanager
+def _session(scratch: Path, first: "MicroscopeSettings", alpha_error: float) -> "Iterator[Controller]":
+    """The agent in a process of its own, the microscope here; both end whatever happens."""
+    from calibration.twin.controller import Controller
+    from calibration.twin.link import Link
+    from calibration.twin.microscope import VirtualMicroscope
+
+    ends = [f"ipc://{scratch}/{name}.ipc" for name in ("frames", "advice", "commands")]
+    scope = VirtualMicroscope(first)
+    scope.certificate(alpha_error=alpha_error).save(scratch / "certificate.json")
+    link = Link(*ends)
+    with (scratch / "agent.log").open("w") as log:
+        agent = subprocess.Popen(_command(ends, scratch), env=_environment(scratch), stdout=log, stderr=log)
+        try:
+            controller = Controller(link, scope, lockstep=True)
+            if not controller.wait_for_agent(START_S):
+                raise BeamsideError(f"the agent did not start: {(scratch / 'agent.log').read_text()[-2000:]}")
+            yield controller
+        finally:
+            link.close()
+            _stop(agent)
+
+
+def _command(ends: list[str], scratch: Path) -> list[str]:
+    options = [f"--{name}={end}" for name, end in zip(("frames", "advice", "commands"), ends, strict=True)]
+    return [sys.executable, "-m", "agent", "run", *options, f"--certificate={scratch / 'certificate.json'}"]
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """The agent's own temporary state, and none of the configuration of an agent that runs beside it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BEAMSIDE_")}
+    return {**inherited, "STATE_DIRECTORY": str(scratch / "state"), "RUNTIME_DIRECTORY": str(scratch)}
+
+
+def _stop(agent: "subprocess.Popen[bytes]") -> None:
+    agent.send_signal(signal.SIGTERM)
+    try:
+        agent.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        agent.kill()
+        agent.wait()
+
+
+def _run_all(controller: "Controller", plans: "list[MicroscopeSettings]", *, quiet: bool) -> "list[Episode]":
+    from calibration.twin.episode import run_episode
+
+    done: list[Episode] = []
+    console = Console(stderr=quiet)
+    with Live(_table(done, None), console=console, refresh_per_second=8, transient=quiet) as live:
+        for settings in plans:
+            done.append(
+                run_episode(
+                    controller,
+                    settings,
+                    on_frame=lambda point, s=settings: live.update(_table(done, (s, point))),  # type: ignore[misc]
+                )
+            )
+            live.update(_table(done, None))
+    return done
+
+
+def _table(done: "list[Episode]", running: Any) -> Table:
+    """One line an episode; the last one lives."""
+    table = Table("seed", "specimen", "start, h", "residual, h", "frames", "end", "reason", title="focus episodes")
+    for e in done[-20:]:
+        h = e.half_depth_of_focus_m
+        name = Path(e.specimen).name
+        table.add_row(
+            str(e.seed),
+            name,
+            f"{e.start_defocus_m / h:+.1f}",
+            f"{e.residual_m / h:+.2f}",
+            str(e.frames),
+            ENDS[e.end],
+            e.reason,
+        )
+    if running is not None:
+        settings, point = running
+        h = settings.half_depth_of_focus_m
+        table.add_row(
+            str(settings.seed),
+            Path(settings.specimen).name,
+            "",
+            f"{point.true_defocus_m / h:+.2f}",
+            "",
+            str(point.phase or ""),
+            "",
+        )
+    good = sum(e.end == "converged" and abs(e.residual_m) <= e.half_depth_of_focus_m for e in done)
+    table.caption = f"{good} of {len(done)} in focus (h: half a depth of focus)"
+    return table
+
+
+def _picture(done: "list[Episode]", folder: Path) -> None:
+    """The track of the first episode beside its first and last frame."""
+    from agent.commands.picture import draw
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "demo.png"
+        draw(done, path)
+    except OSError as error:
+        raise BeamsideError(f"cannot write the picture to {folder}: {error.strerror}") from error
+    print(f"picture: {path}", file=sys.stderr)

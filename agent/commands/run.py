@@ -1,0 +1,259 @@
+"""`beamside run`: the agent. Wires everything together by constructor; nothing else here."""
+
+import importlib.metadata
+import logging
+import os
+import signal
+import uuid
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+import zmq
+
+from agent import settings as configuration
+from agent.clock import Clock, SystemClock
+from agent.control.envelope import Envelope
+from agent.control.estimate import Instrument
+from agent.decide import Decider, Terms
+from agent.errors import BeamsideError, ConfigurationError, EngineError
+from agent.health import Health, MetricsPage, Notifier
+from agent.journal import FILE, Journal
+from agent.loop import Loop
+from agent.messages import Hold, Mode, Status
+from agent.perceive import Perceiver
+from agent.receive import Receiver
+from agent.report import Identity, Reporter
+from agent.requests import Requests
+from agent.settings import Settings
+from agent.wire import curve
+from calibration.certificate import Certificate, CertificateError
+from engines.autofocus import Autofocus
+from engines.errors import BackendMissingError, PackageError
+from engines.load import load as load_engine
+
+log = logging.getLogger(__name__)
+
+STEP_LIMIT_S = 10.0  # on a CPU; a GPU that takes 2 s hangs
+FALLBACK_STEP_M, FALLBACK_CUMULATIVE_M = 100e-6, 200e-6  # without a certificate: 16 half depths at 2,000 x
+
+
+def run(
+    config: Annotated[Path | None, typer.Option(help="TOML file.")] = None,
+    frames: Annotated[str, typer.Option(help="Endpoint of the frame stream.")] = "",
+    advice: Annotated[str, typer.Option(help="Endpoint to publish advice on.")] = "",
+    commands: Annotated[str, typer.Option(help="Endpoint to answer requests on.")] = "",
+    certificate: Annotated[Path | None, typer.Option(help="The instrument's certificate.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document at the end.")] = False,
+) -> None:
+    """The agent: subscribes to frames, publishes focus advice, answers commands, until SIGTERM."""
+    settings = configuration.load(config, told(frames, advice, commands, certificate))
+    logging.basicConfig(level=settings.health.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    with ExitStack() as stack:
+        loop = assemble(settings, SystemClock(), stack)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: loop.stopping.set())
+        signal.signal(signal.SIGHUP, lambda *_: loop.reloading.set())
+        serve(loop)
+    if as_json:
+        print(msgspec.json.encode({"sent": loop.reporter.sent, "frames": loop.receiver.books()}).decode())
+
+
+def told(frames: str, advice: str, commands: str, certificate: Path | None) -> dict[str, Any]:
+    """The flags that were given, nested as the settings are."""
+    given: dict[str, Any] = {}
+    for name, endpoint in (("frames", frames), ("advice", advice), ("commands", commands)):
+        if endpoint:
+            given[name] = {"endpoint": endpoint}
+    if certificate is not None:
+        given["focus"] = {"certificate": certificate}
+    return given
+
+
+def serve(loop: Loop) -> None:
+    """READY after the first status; at the end `hold begin shutdown` is the last message."""
+    reason = "shutdown"
+    loop.requests.publish(loop.snapshot())
+    if loop.reporter.ready():
+        loop.health.started("frames connected")
+    try:
+        loop.run()
+    except EngineError:
+        reason = "engine_error"
+        raise
+    finally:
+        loop.health.stopping()
+        loop.reporter.stop(reason, event=_last_words(loop, reason))
+
+
+def _last_words(loop: Loop, reason: str) -> int | None:
+    """The journal's number for the end of this boot."""
+    clock = loop.clock
+    hold = Hold(state="begin", reason=reason, since_ns=clock.wall_ns())
+    decision = loop.decider.decide(None, None, [], now_ns=clock.now_ns(), wall_ns=clock.wall_ns())
+    numbers = loop.write(msgspec.structs.replace(decision, flags=(), suggestion=None, holds=(hold,)))
+    return numbers.get(("hold", 0))
+
+
+def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
+    """Every part, started; the stack ends them in the right order. Raises ConfigurationError."""
+    boot = uuid.uuid4().hex
+    perceiver, facts = models(settings)
+    decider = Decider(terms(settings), base_mode=Mode(settings.focus.mode), boot=boot)
+    frames, advice, commands = configuration.endpoints(settings)
+    prepare_folders(settings)
+    journal = Journal.open(configuration.state_dir(settings) / FILE, clock, boot=boot)
+    stack.callback(journal.close)
+    if not journal.healthy:
+        decider.journal_failed(journal.reason or "journal")
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    stack.callback(context.term)
+    guard = curve.guard(context, settings.keys.secret, settings.keys.allowed)
+    if guard is not None:
+        stack.callback(guard.close)
+    receiver = Receiver(settings.frames, frames, context=context, clock=clock, guard=guard)
+    requests = Requests(commands, context=context, clock=clock, events=journal.read, books=receiver.books, guard=guard)
+    reporter = Reporter(
+        settings.advice,
+        advice,
+        context=context,
+        clock=clock,
+        identity=Identity(agent=version(), boot=boot),
+        status=requests.status,
+        step_limit_s=settings.health.step_limit_s or STEP_LIMIT_S,
+        guard=guard,
+    )
+    health = Health(Notifier.from_environment(os.environ), clock)
+    for part in (receiver, requests, reporter):
+        part.start()
+        stack.callback(part.stop if isinstance(part, Reporter) else part.close)
+    if settings.health.prometheus_port:
+        stack.callback(MetricsPage(settings.health.prometheus_port, health.snapshot, receiver.books).close)
+    return Loop(
+        receiver,
+        requests,
+        perceiver=perceiver,
+        decider=decider,
+        journal=journal,
+        reporter=reporter,
+        health=health,
+        clock=clock,
+        facts=facts,
+        reload=lambda loop: reload(loop, settings),
+    )
+
+
+def reload(loop: Loop, settings: Settings) -> None:
+    """Models and certificate again; what cannot be read leaves the old ones in service."""
+    try:
+        perceiver, facts = models(settings)
+        new = terms(settings)
+    except BeamsideError as error:
+        log.error("reload refused, the old ones keep serving: %s", error)
+        return
+    loop.perceiver, loop.facts, loop.decider.terms = perceiver, facts, new
+    log.info("reloaded: %s", ", ".join(facts.models))
+
+
+def models(settings: Settings) -> tuple[Perceiver, Status]:
+    """The models in service and what the status says of them. Raises ConfigurationError."""
+    wanted = settings.engines
+    try:
+        loaded = load_engine("autofocus", models=wanted.models, backend=wanted.backend, threads=wanted.threads)
+    except (PackageError, BackendMissingError) as error:
+        raise ConfigurationError(str(error)) from error
+    autofocus = Autofocus(loaded)
+    log.info("%s on %s", autofocus.name, autofocus.reason)
+    facts = Status(
+        mode=Mode(settings.focus.mode),
+        backends={"autofocus": autofocus.backend},
+        models=(autofocus.name,),
+        allow_plain_tcp=settings.frames.allow_plain_tcp,
+    )
+    return Perceiver(autofocus), facts
+
+
+def terms(settings: Settings) -> Terms:
+    """Certificate and configuration as the decision needs them. Raises ConfigurationError."""
+    focus = settings.focus
+    known = read_certificate(settings)
+    instrument = Instrument()
+    if known is not None:
+        instrument = Instrument(
+            alpha_rad=known.alpha_rad,
+            alpha_sigma_rad=known.alpha_sigma_rad,
+            fw50_m=known.fw50_m,
+            stigmator_matrix_m=known.stigmator_matrix_m,
+            scale_per_m=known.scale_per_m,
+        )
+    return Terms(
+        instrument=instrument,
+        envelope=_envelope(settings, known),
+        settle_s=known.settle_s if known else focus.settle_s,
+        dose_frames=focus.dose_frames,
+        p_wrong_direction=focus.p_wrong_direction,
+        operator_yield_s=focus.operator_yield_s,
+        source=focus.source,
+        stale_after_s=settings.frames.stale_after_s,
+        stale_after_frame_times=settings.frames.stale_after_frame_times,
+        recipes=_recipes(settings),
+    )
+
+
+def read_certificate(settings: Settings) -> Certificate | None:
+    """None where there is none or it has expired: brackets of three then. Raises ConfigurationError."""
+    path = settings.focus.certificate
+    if path is None:
+        return None
+    try:
+        known = Certificate.load(path)
+        expired = known.expired(datetime.now(UTC))
+    except (CertificateError, ValueError) as error:
+        raise ConfigurationError(f"certificate {error}") from error
+    if expired:
+        log.warning("certificate %s expired on %s and is not used: calibrate again", path, known.expires)
+        return None
+    return known
+
+
+def _envelope(settings: Settings, known: Certificate | None) -> Envelope:
+    """On every side the smaller of what the settings and the certificate allow."""
+    focus, limits = settings.focus, known.limits if known else None
+    steps = [x for x in (focus.step_limit_m, limits.step_m if limits else None) if x is not None]
+    ways = [x for x in (focus.cumulative_limit_m, limits.cumulative_m if limits else None) if x is not None]
+    low = [focus.working_distance_min_m, *([limits.working_distance_min_m] if limits else [])]
+    high = [focus.working_distance_max_m, *([limits.working_distance_max_m] if limits else [])]
+    return Envelope(
+        working_distance_min_m=max(low),
+        working_distance_max_m=min(high),
+        step_m=min(steps, default=FALLBACK_STEP_M),
+        cumulative_m=min(ways, default=FALLBACK_CUMULATIVE_M),
+        stigmator_min=limits.stigmator_min if limits else -1.0,
+        stigmator_max=limits.stigmator_max if limits else 1.0,
+        stigmator_step=limits.stigmator_step if limits else 0.5,
+    )
+
+
+def _recipes(settings: Settings) -> frozenset[str]:
+    folder = settings.recipes.folder
+    if folder is None:
+        return frozenset()
+    if not folder.is_dir():
+        raise ConfigurationError(f"recipes.folder {folder}: no such folder")
+    return frozenset(path.stem for path in folder.glob("*.toml"))
+
+
+def prepare_folders(settings: Settings) -> None:
+    """State and runtime folders exist, for the group to read and nobody else."""
+    for folder in (configuration.state_dir(settings), configuration.runtime_dir()):
+        try:
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"cannot make {folder}: {error.strerror}") from error
+
+
+def version() -> str:
+    return importlib.metadata.version("beamside")

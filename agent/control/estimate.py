@@ -1,0 +1,354 @@
+"""Defocus and astigmatism from a handful of frames at known settings, with a sigma, or the reason there is none.
+
+Pure: evidence and the column in, an estimate out. One frame cannot give the sign; two at distinct working distances
+can; three give the convergence angle too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import erfc, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.control.likelihood import Column, Hypothesis, Scene, View, detected_nats
+from agent.messages import Evidence
+from calibration.optics import half_depth_of_focus_m, wavelength_m
+
+Real = NDArray[np.float64]
+
+REACH_H = 60.0  # the coarse search goes this far beyond the frames' own span, in half depths of focus
+MODES = 5  # coarse maxima by power that are worth a registration each
+SHIFT_SETS = 3  # distinct registrations that are worth a scan
+CLIMBS = 3  # coarse maxima that are worth a climb
+SAME_SHIFT_PX = 1.0  # registrations closer than this meet when refined
+SIGNAL_NATS = 400.0  # by which an object must speak: noise alone reaches 120, a faint texture 5,000
+FEW_CELLS = 12  # cells of the spectrum with an object in them, below which there is nothing to compare
+WRONG_SIDE = 0.02  # posterior share on the other side of focus that is too much to answer
+# Windows mix what the model keeps apart, so the likelihood speaks too loud: measured scatter squared over curvature.
+TEMPER = 3.0
+UNMOVED_NATS = 100.0  # so much better must equal frames explain themselves before an actuator is called dead
+ALPHA_GRID_RAD = np.geomspace(1e-3, 30e-3, 9)
+# Lines all one way cannot tell astigmatism from defocus: a weak belief that columns are stigmated to about h decides.
+ASTIGMATISM_H = 0.7
+STEP = np.array([0.12, 0.12, 0.12, 0.03])  # finite differences: z, ax, ay in h, ln alpha
+# The likelihood counts model errors (pupil shape, drift within a frame, topography) as information; answers at high
+# dose are no better than this share of h, whatever the curvature says.
+SYSTEMATIC_H = 0.02
+SYSTEMATIC_OF_Z = 0.01
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """What is known of the column before a frame is looked at."""
+
+    alpha_rad: float | None = None  # None: to be estimated with z
+    alpha_sigma_rad: float = 0.0
+    fw50_m: float = 0.0
+    stigmator_matrix_m: tuple[tuple[float, float], tuple[float, float]] | None = None
+    scale_per_m: float | None = None  # None: 1/WD may or may not be compensated, both are tried
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Where focus is. Values belong to `working_distance_m` and its stigmators; None where abstained."""
+
+    working_distance_m: float
+    defocus_m: float | None
+    sigma_m: float | None
+    astigmatism_m: tuple[float, float] | None
+    sigma_astigmatism_m: float | None
+    p_wrong_direction: float | None
+    alpha_rad: float | None
+    half_depth_of_focus_m: float | None
+    reason: str | None = None  # why it abstained, of the closed list
+    frames: tuple[int, ...] = ()
+
+    @property
+    def answered(self) -> bool:
+        return self.reason is None
+
+    @property
+    def in_focus_working_distance_m(self) -> float | None:
+        return None if self.defocus_m is None else self.working_distance_m - self.defocus_m
+
+
+def estimate(evidence: Sequence[Evidence], instrument: Instrument) -> Estimate:
+    """The best account of all frames together, for the setting of the last one.
+
+    All evidence must be of one scene and one pixel size; the caller sees to it.
+    """
+    last = evidence[-1]
+    distances = distinct([e.working_distance_m for e in evidence])
+    if len(distances) < 2:
+        return _abstain(last, evidence, "sign_unknown")
+    if instrument.alpha_rad is None and len(distances) < 3:
+        return _abstain(last, evidence, "uncalibrated")
+    return _Search(evidence, instrument).run()
+
+
+def distinct(values_m: Sequence[float], tolerance_m: float = 20e-9) -> list[float]:
+    """Working distances that differ by more than a read-back's rounding."""
+    found: list[float] = []
+    for value in sorted(values_m):
+        if not found or value - found[-1] > tolerance_m:
+            found.append(value)
+    return found
+
+
+def _abstain(last: Evidence, evidence: Sequence[Evidence], reason: str) -> Estimate:
+    frames = tuple(e.frame for e in evidence)
+    return Estimate(last.working_distance_m, None, None, None, None, None, None, None, reason, frames)
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """A maximum of the likelihood, in h and ln alpha, with its curvature."""
+
+    theta: Real  # z, ax, ay [h], ln alpha factor
+    value: float
+    covariance: Real
+    shifts: Real
+    pupil: str
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A coarse hypothesis and the registration it was found with."""
+
+    z_h: float
+    shifts: Real
+    pupil: str
+
+
+class _Search:
+    """One estimate: coarse grid, registration of the best modes, Newton on each, the verdict."""
+
+    def __init__(self, evidence: Sequence[Evidence], instrument: Instrument) -> None:
+        self.evidence, self.instrument = evidence, instrument
+        self.reference = evidence[-1]
+        bracketed = len(distinct([e.working_distance_m for e in evidence])) > 2
+        self.fit_alpha = instrument.alpha_rad is None or (bracketed and instrument.alpha_sigma_rad > 0.0)
+        self.alpha_rad = instrument.alpha_rad or float(np.median(ALPHA_GRID_RAD))
+        self.scene = self._scene(self.alpha_rad)
+        self.h = half_depth_of_focus_m(self.reference.pixel_size_m, self.alpha_rad, instrument.fw50_m)
+
+    def run(self) -> Estimate:
+        if self.scene.active.size < FEW_CELLS:
+            return _abstain(self.reference, self.evidence, "featureless")
+        if self.instrument.alpha_rad is None:
+            self._find_alpha()
+        self.scene.set_scale(self.instrument.scale_per_m or 0.0)
+        modes = sorted((self._climb(start) for start in self._starts()), key=lambda mode: -mode.value)
+        return self._verdict(self._polish(modes[0]), modes[1:])
+
+    def _scene(self, alpha_rad: float) -> Scene:
+        first = self.reference
+        wave = wavelength_m(first.landing_energy_ev) if first.landing_energy_ev else None
+        coarse = wave is None or first.pixel_size_m > 2.0 * wave / alpha_rad
+        column = Column(alpha_rad, first.pixel_size_m, first.pixel_size_y_m, wavelength_m=None if coarse else wave)
+        self.noise = _common_noise([e.noise * max(e.averages, 1) for e in self.evidence])
+        views = [self._view(e) for e in self.evidence]
+        return Scene(views, column, independent=first.independent)
+
+    def _view(self, e: Evidence) -> View:
+        matrix = self.instrument.stigmator_matrix_m or ((0.0, 0.0), (0.0, 0.0))
+        dx, dy = e.stigmator_x - self.reference.stigmator_x, e.stigmator_y - self.reference.stigmator_y
+        added = (matrix[0][0] * dx + matrix[0][1] * dy, matrix[1][0] * dx + matrix[1][1] * dy)
+        offset = e.working_distance_m - self.reference.working_distance_m
+        return View(e.spectra, e.centres_px, self.noise / max(e.averages, 1), offset, added)
+
+    def _grid(self) -> Real:
+        """Hypotheses of z in h: even near any frame's focus, sparser far out."""
+        offsets = np.array([view.offset_m for view in self.scene.views]) / self.h
+        low, high = -offsets.max() - REACH_H, -offsets.min() + REACH_H
+        inner = np.arange(-offsets.max() - 6.0, -offsets.min() + 6.0, 1.0)
+        steps = np.cumsum(np.maximum(1.0, 0.06 * np.arange(0.0, 60.0)))
+        outer = np.concatenate([inner[0] - steps[::-1], inner, inner[-1] + steps])
+        return np.asarray(outer[(outer >= low) & (outer <= high)])
+
+    def _find_alpha(self) -> None:
+        """Coarse alpha by the power of each frame: the blur variance is a parabola in working distance."""
+        best = (-np.inf, self.alpha_rad)
+        for alpha in ALPHA_GRID_RAD:
+            self.h = half_depth_of_focus_m(self.reference.pixel_size_m, alpha, self.instrument.fw50_m)
+            factor = alpha / self.alpha_rad
+            hypotheses = [Hypothesis(z * self.h, alpha_factor=factor) for z in self._grid()]
+            best = max(best, (float(self.scene.incoherent(hypotheses).max()), float(alpha)))
+        self.alpha_rad = best[1]
+        self.scene.column = replace(self.scene.column, alpha_rad=self.alpha_rad)
+        self.h = half_depth_of_focus_m(self.reference.pixel_size_m, self.alpha_rad, self.instrument.fw50_m)
+
+    def _starts(self) -> list[_Start]:
+        """The best coarse hypotheses: shifts from the likeliest by power alone, then all of them with those shifts."""
+        grid = self._grid()
+        hypotheses = [Hypothesis(z * self.h) for z in grid]
+        power = self.scene.incoherent(hypotheses)
+        found: list[tuple[float, float, _Start]] = []
+        for shifts in self._shift_sets([hypotheses[i] for i in _peaks(power)[:MODES]]):
+            self.scene.align(shifts)
+            for pupil in self._pupils():
+                self.scene.set_pupil(pupil)
+                values = self.scene.likelihood(hypotheses)
+                found += [
+                    (float(values[i]), grid[i], _Start(float(grid[i]), shifts, pupil)) for i in _peaks(values)[:3]
+                ]
+        chosen: list[_Start] = []
+        for _, _, start in sorted(found, key=lambda f: -f[0]):
+            if all(abs(start.z_h - other.z_h) > 1.5 for other in chosen):
+                chosen.append(start)
+        best = chosen[: CLIMBS - 1]
+        other_pupil = [start for start in chosen if start.pupil != best[0].pupil][:1]
+        return best + (other_pupil or chosen[CLIMBS - 1 : CLIMBS])
+
+    def _pupils(self) -> tuple[str, ...]:
+        """How the beam fills its angles is read off the frames too: columns differ, a wrong one costs whole h."""
+        return ("disc",) if self.scene.column.wavelength_m is not None else ("disc", "gaussian")
+
+    def _shift_sets(self, hypotheses: list[Hypothesis]) -> list[Real]:
+        sets: list[Real] = []
+        for hypothesis in hypotheses:
+            self.scene.find_shifts(hypothesis)
+            if all(np.abs(self.scene.shifts - other).max() > SAME_SHIFT_PX for other in sets):
+                sets.append(self.scene.shifts.copy())
+        return sets[:SHIFT_SETS]
+
+    def _climb(self, start: _Start) -> _Mode:
+        """Gauss-Newton on (z, ax, ay[, ln alpha]), the shifts renewed half-way."""
+        theta = np.array([start.z_h, 0.0, 0.0, 0.0])
+        self.scene.set_pupil(start.pupil)
+        self.scene.align(start.shifts)
+        for steps in (4, 6):
+            theta = self._newton(theta, steps)
+            self.scene.refine_shifts(self._at(theta))
+        return self._mode(theta)
+
+    def _polish(self, mode: _Mode) -> _Mode:
+        """The best mode once more, with the magnification change decided."""
+        self.scene.set_pupil(mode.pupil)
+        self.scene.align(mode.shifts)
+        if self.instrument.scale_per_m is None:
+            self.scene.choose_scale(self._at(mode.theta), 1.0 / self.reference.working_distance_m)
+        self.scene.refine_shifts(self._at(mode.theta))
+        return self._mode(self._newton(mode.theta, 6))
+
+    def _mode(self, theta: Real) -> _Mode:
+        value, _, curvature = self._local(theta)
+        free = self._free()
+        covariance = np.zeros((4, 4))
+        covariance[np.ix_(free, free)] = np.linalg.inv(curvature)
+        return _Mode(theta, value, covariance, self.scene.shifts.copy(), self.scene.column.pupil)
+
+    def _free(self) -> list[int]:
+        return [0, 1, 2, 3] if self.fit_alpha else [0, 1, 2]
+
+    def _at(self, theta: Real) -> Hypothesis:
+        return Hypothesis(
+            float(theta[0]) * self.h, float(theta[1]) * self.h, float(theta[2]) * self.h, float(np.exp(theta[3]))
+        )
+
+    def _objective(self, thetas: list[Real]) -> Real:
+        values = self.scene.likelihood([self._at(theta) for theta in thetas])
+        values = values - np.array([0.5 * (theta[1] ** 2 + theta[2] ** 2) / ASTIGMATISM_H**2 for theta in thetas])
+        if self.fit_alpha and self.instrument.alpha_rad is not None:
+            spread = self.instrument.alpha_sigma_rad / self.instrument.alpha_rad
+            values = values - np.array([0.5 * (theta[3] / spread) ** 2 for theta in thetas])
+        return np.asarray(values)
+
+    def _local(self, theta: Real) -> tuple[float, Real, Real]:
+        """Value, gradient by central differences, and the expected curvature (never negative) with the priors'."""
+        free = self._free()
+        around = [theta + sign * _unit(a) for a in free for sign in (1, -1)]
+        values = self._objective([theta, *around])
+        step = STEP[free]
+        gradient = (values[1::2] - values[2::2]) / (2 * step)
+        curvature = self.scene.information([self._at(point) for point in around], step)
+        return float(values[0]), gradient, np.asarray(curvature + np.diag(self._prior_curvature()[free]))
+
+    def _prior_curvature(self) -> Real:
+        alpha = 0.0
+        if self.instrument.alpha_rad is not None and self.instrument.alpha_sigma_rad > 0.0:
+            alpha = (self.instrument.alpha_rad / self.instrument.alpha_sigma_rad) ** 2
+        belief = 1.0 / ASTIGMATISM_H**2
+        return np.array([1e-4, belief, belief, alpha])
+
+    def _newton(self, theta: Real, steps: int) -> Real:
+        """Gauss-Newton with damping; a step that does not climb is shortened."""
+        damping = 0.0
+        value, gradient, curvature = self._local(theta)
+        for _ in range(steps):
+            step = np.zeros(4)
+            damped = curvature + damping * np.diag(np.diag(curvature) + 1e-6)
+            step[self._free()] = np.linalg.solve(damped, gradient)
+            bound = np.array([2.0 + 0.1 * abs(theta[0]), 1.5, 1.5, 0.15])
+            step /= max(1.0, float(np.max(np.abs(step) / bound)))
+            trial = theta + step
+            there = self._local(trial)
+            if there[0] > value:
+                theta, (value, gradient, curvature), damping = trial, there, damping / 4.0
+                if np.abs(step).max() < 0.02:
+                    break
+            elif damping > 100 or np.abs(step).max() < 0.01:
+                break
+            else:
+                damping = max(4.0 * damping, 0.5)
+        return theta
+
+    def _verdict(self, best: _Mode, rivals: list[_Mode]) -> Estimate:
+        z, ax, ay, _ = (float(x) for x in best.theta * self.h)
+        alpha = self.alpha_rad * float(np.exp(best.theta[3]))
+        half = half_depth_of_focus_m(self.reference.pixel_size_m, alpha, self.instrument.fw50_m)
+        weights = _weights(best, rivals)
+        spread = sum(w * (m.theta[0] - best.theta[0]) ** 2 for w, m in zip(weights, rivals, strict=True))
+        variance = (TEMPER * best.covariance + np.diag([spread, 0.0, 0.0, 0.0])) * self.h**2
+        systematic = SYSTEMATIC_H * half + SYSTEMATIC_OF_Z * abs(z)
+        sigma = float(np.hypot(np.sqrt(variance[0, 0]), systematic))
+        sigma_a = float(np.hypot(np.sqrt(0.5 * (variance[1, 1] + variance[2, 2])), systematic))
+        other_side = sum(w for w, m in zip(weights, rivals, strict=True) if m.theta[0] * best.theta[0] < 0)
+        p_wrong = min(1.0, 0.5 * erfc(abs(z) / (sigma * sqrt(2.0))) + other_side)
+        self.best, self.rivals = best, rivals
+        if best.value < SIGNAL_NATS:
+            return _abstain(self.reference, self.evidence, "featureless")
+        if other_side > WRONG_SIDE or sigma > 1.5 * half + 0.1 * abs(z):
+            return _abstain(self.reference, self.evidence, "ambiguous")
+        if len(distinct([e.working_distance_m for e in self.evidence])) > 2 and self._unmoved(best):
+            return _abstain(self.reference, self.evidence, "actuator_dead")
+        frames = tuple(e.frame for e in self.evidence)
+        where = self.reference.working_distance_m
+        return Estimate(where, z, sigma, (ax, ay), sigma_a, p_wrong, alpha, half, None, frames)
+
+    def _unmoved(self, best: _Mode) -> bool:
+        """Do the frames agree with one another better than any defocus makes them differ?"""
+        return self.scene.unmoved() > best.value + max(UNMOVED_NATS, 0.02 * best.value)
+
+
+def _weights(best: _Mode, rivals: list[_Mode]) -> list[float]:
+    """Posterior share of each rival maximum, tempered as the variances are."""
+    odds = [float(np.exp(min((rival.value - best.value) / TEMPER, 0.0))) for rival in rivals]
+    apart = [abs(rival.theta[0] - best.theta[0]) > 0.5 for rival in rivals]
+    odds = [o if far else 0.0 for o, far in zip(odds, apart, strict=True)]
+    return [o / (1.0 + sum(odds)) for o in odds]
+
+
+def object_nats(e: Evidence) -> float:
+    """How much better one frame is explained with an object in it than as noise alone."""
+    return detected_nats(e.spectra, e.noise, e.independent)
+
+
+def _peaks(values: Real) -> list[int]:
+    """Local maxima, highest first."""
+    padded = np.concatenate([[-np.inf], values, [-np.inf]])
+    at = np.flatnonzero((values >= padded[:-2]) & (values >= padded[2:]))
+    return [int(i) for i in at[np.argsort(-values[at])]]
+
+
+def _common_noise(noises: Sequence[float]) -> float:
+    """One scene has one noise: frames in focus show theirs with content on top, so the lowest few are believed."""
+    lowest = min(noises)
+    return float(np.mean([noise for noise in noises if noise < 1.04 * lowest]))
+
+
+def _unit(index: int) -> Real:
+    vector = np.zeros(4)
+    vector[index] = STEP[index]
+    return vector

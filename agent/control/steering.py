@@ -1,0 +1,65 @@
+"""One suggestion at a time: what is out, what became of it, and what the next frame must look like. Pure."""
+
+from dataclasses import dataclass, replace
+
+from agent.control.envelope import Move
+from agent.messages import Ack, Kind, Outcome
+
+ACK_S = 2.0  # an acknowledgement comes within this or ACK_FRAMES frame times, whichever is longer
+ACK_FRAMES = 2.0
+READ_BACK_M = 100e-9  # what a controller reads back may differ from what it was told by its own rounding
+PATIENCE = 3  # changes that were superseded, expired or clipped in one routine before it gives up
+
+
+@dataclass(frozen=True)
+class Steering:
+    """`out` is the suggestion not yet acknowledged; `expected` what the optics should be since the last one was."""
+
+    out: str | None = None
+    kind: Kind | None = None
+    move: Move | None = None
+    deadline_ns: int = 0
+    expected_m: float | None = None
+    expected_epoch: int | None = None
+    troubles: int = 0
+
+    def sent(self, number: str, kind: Kind, move: Move, *, now_ns: int, frame_time_s: float | None) -> "Steering":
+        wait_s = max(ACK_S, ACK_FRAMES * (frame_time_s or 0.0))
+        return replace(self, out=number, kind=kind, move=move, deadline_ns=now_ns + round(wait_s * 1e9))
+
+    def overdue(self, now_ns: int) -> bool:
+        return self.out is not None and now_ns >= self.deadline_ns
+
+    def explains(self, working_distance_m: float | None, optics_epoch: int | None) -> bool:
+        """Is a change of the optics what was suggested, or what was acknowledged?"""
+        if optics_epoch is not None and optics_epoch == self.expected_epoch:
+            return True
+        if self.out is None or self.move is None or working_distance_m is None:
+            return False
+        return abs(working_distance_m - self.move.working_distance_m) <= READ_BACK_M
+
+    def cancelled(self) -> "Steering":
+        return Steering()
+
+
+def acknowledge(steering: Steering, ack: Ack) -> tuple[Steering, str | None]:
+    """The controller's answer -> what to expect, and the reason to give up if that is what it amounts to."""
+    if ack.suggestion != steering.out or steering.move is None:
+        return steering, None
+    free = replace(steering, out=None, kind=None, move=None)
+    if ack.outcome in (Outcome.REJECTED, Outcome.FAILED):
+        return free, "rejected"
+    if ack.outcome in (Outcome.SUPERSEDED, Outcome.EXPIRED):
+        return _trouble(free, "no_ack" if ack.outcome is Outcome.EXPIRED else "operator")
+    told = ack.working_distance_m
+    landed = steering.move.working_distance_m if told is None else told
+    free = replace(free, expected_m=landed, expected_epoch=ack.optics_epoch)
+    short = abs(landed - steering.move.working_distance_m) > READ_BACK_M
+    if ack.outcome is Outcome.CLIPPED or short:
+        return _trouble(free, "clipped")
+    return free, None
+
+
+def _trouble(steering: Steering, reason: str) -> tuple[Steering, str | None]:
+    troubles = steering.troubles + 1
+    return replace(steering, troubles=troubles), reason if troubles >= PATIENCE else None

@@ -1,0 +1,416 @@
+"""Findings and history in, a decision out: flags, mode, hold, the focus message, at most one suggestion a turn.
+
+Everything here is a function of what it was given: frames, requests, and `now_ns`. It knows no socket and no clock.
+"""
+
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from agent import flags
+from agent.control import focus
+from agent.control.admission import Stream, follow
+from agent.control.envelope import Envelope
+from agent.control.estimate import Instrument
+from agent.control.focus import Routine, Rules, Wish
+from agent.control.mode import ModeState, begin, next_mode
+from agent.control.standing import Standing
+from agent.control.steering import Steering, acknowledge
+from agent.messages import (
+    Ack,
+    Asked,
+    Decision,
+    Dose,
+    Findings,
+    Flag,
+    FocusState,
+    Frame,
+    FrameRef,
+    Kind,
+    Lane,
+    Lease,
+    Mode,
+    ModeRequest,
+    Phase,
+    Suggestion,
+    Wanted,
+)
+
+SETTLED_PHASES = (Phase.IDLE, Phase.CONVERGED, Phase.HELD)
+RESTART_BLUR = 1.5  # of the blur at convergence: so much wider, with two sigma to spare, and focus was lost
+RESTART_FRAMES = 2  # in a row: one blurred frame may be a jolt
+VALID_S = (5.0, 60.0)  # a suggestion is good for three frame times, within these
+EVIDENT_M = 50e-9  # the header must show a change that was acknowledged, to a read-back's rounding
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the instrument and the configuration allow."""
+
+    instrument: Instrument
+    envelope: Envelope
+    settle_s: float = 0.2
+    dose_frames: int = 12
+    p_wrong_direction: float = 0.02
+    operator_yield_s: float = 10.0
+    source: str = ""  # empty: the first that sends frames
+    stale_after_s: float = 5.0
+    stale_after_frame_times: float = 5.0
+    recipes: frozenset[str] = frozenset()
+
+
+class Decider:
+    """All that the agent remembers between frames."""
+
+    def __init__(self, terms: Terms, *, base_mode: Mode = Mode.SUGGEST, boot: str = "0") -> None:
+        self.terms, self._boot = terms, boot
+        self.mode: ModeState = begin(base_mode)
+        self.standing = Standing(flags.severity, flags.holds)
+        self.stream, self.routine, self.steering = Stream(), Routine(), Steering()
+        self.source = terms.source or None
+        self._reason: str | None = None
+        self._frame_time_s: float | None = None
+        self._last_frame_ns: int | None = None
+        self._began_ns: int | None = None
+        self._yield_until_ns = 0
+        self._converged_blur_px: float | None = None
+        self._lost = self._issued = 0
+        self._reference_m: float | None = None
+
+    # --- before perception ---
+
+    def admit(self, frame: Frame, now_ns: int) -> Wanted:
+        """Follow the stream; say whether this frame is wanted as evidence."""
+        self._reason = "settling"
+        if frame.lane is not Lane.LIVE:
+            return Wanted()
+        if self.source is None:
+            self.source = frame.source
+        if frame.source != self.source:
+            return Wanted()
+        before = self.stream
+        self.stream, self._reason, new_scene = follow(before, frame, self.terms.settle_s)
+        if new_scene:
+            self._new_scene(frame, fresh=self.stream.session != before.session)
+        elif before.optics_epoch is not None:
+            self._notice_operator(frame, before, now_ns)
+        self._last_frame_ns, self._frame_time_s = now_ns, frame.optics.frame_time_s or self._frame_time_s
+        wanted = self._reason is None and self._listening()
+        if wanted and self._reference_m is None:
+            self._reference_m = frame.optics.working_distance_m
+        return Wanted(
+            evidence=wanted,
+            reference_working_distance_m=self._reference_m,
+            scale_per_m=self.terms.instrument.scale_per_m or 0.0,
+        )
+
+    def _listening(self) -> bool:
+        """Is there a use for evidence now?"""
+        if self.mode.mode in (Mode.OBSERVE, Mode.HOLD) or self.steering.out is not None:
+            return False
+        return self.routine.phase not in SETTLED_PHASES if self.mode.mode is Mode.CONTROL else True
+
+    def _new_scene(self, frame: Frame, *, fresh: bool) -> None:
+        self._reference_m = None
+        self.standing.only(lambda code: not flags.CONDITIONS[code].latched)
+        self.steering = self.steering.cancelled()
+        if fresh or self.routine.phase is Phase.HELD:
+            self.routine = focus.begin()
+            self._converged_blur_px = None
+        else:
+            self.routine = focus.forget_scene(self.routine)
+
+    def _notice_operator(self, frame: Frame, before: Stream, now_ns: int) -> None:
+        """A change that no acknowledgement and no outstanding suggestion explains: somebody's hand."""
+        epoch = frame.optics.optics_epoch
+        if epoch is None or epoch == before.optics_epoch or self.mode.mode is not Mode.CONTROL:
+            return
+        if self.steering.explains(frame.optics.working_distance_m, epoch):
+            return
+        self._yield_until_ns = now_ns + round(self.terms.operator_yield_s * 1e9)
+        self.standing.put("operator", flags.CONDITIONS["operator"].advice)
+        self.steering = self.steering.cancelled()
+        self.routine = replace(self.routine, phase=Phase.MEASURING, home=None, probes=0, spent=0)
+
+    # --- the decision ---
+
+    def decide(
+        self,
+        frame: Frame | None,
+        findings: Findings | None,
+        asked: list[Asked],
+        *,
+        now_ns: int,
+        wall_ns: int = 0,
+        noted: tuple[Flag, ...] = (),
+    ) -> Decision:
+        """One turn's worth of consequences."""
+        self._began_ns = now_ns if self._began_ns is None else self._began_ns
+        acks = self._hear(asked, now_ns)
+        self._pass_time(now_ns)
+        wish = self._overdue(now_ns)
+        told = None
+        if frame is not None and findings is not None:
+            wish = self._look(frame, findings, now_ns) or wish
+            told = self._focus_state(frame, findings)
+        holds = self.standing.hold_edges(wall_ns)
+        suggestion = self._suggest(wish, frame, now_ns)
+        return Decision(
+            now_ns=now_ns,
+            mode=self.mode.mode,
+            frame=_reference(frame),
+            flags=(*noted, *self.standing.flags()),
+            holds=holds,
+            focus=told,
+            defects=findings.defects if findings else None,
+            suggestion=suggestion,
+            acks=acks,
+            models=findings.models if findings else (),
+            took_s=findings.took_s if findings else {},
+        )
+
+    def _hear(self, asked: list[Asked], now_ns: int) -> tuple[Ack, ...]:
+        acks = []
+        for each in asked:
+            if isinstance(each, ModeRequest):
+                self._change_mode(next_mode(self.mode, each, now_ns))
+            elif isinstance(each, Ack):
+                acks.append(each)
+                self._acknowledged(each)
+        return tuple(acks)
+
+    def _change_mode(self, new: ModeState) -> None:
+        old, self.mode = self.mode, new
+        if new.mode is old.mode and new.controller == old.controller:
+            return
+        self.standing.only(lambda code: not flags.CONDITIONS[code].latched)
+        self.standing.drop("operator")
+        self.standing.drop("lease_expired")
+        self._yield_until_ns = 0
+        self.steering = self.steering.cancelled()
+        self.routine = focus.begin(self.routine.verified_m)
+
+    def _acknowledged(self, ack: Ack) -> None:
+        was = self.steering
+        self.steering, trouble = acknowledge(was, ack)
+        if ack.suggestion == was.out and self.steering.expected_epoch is not None:
+            self.stream = self.stream.acknowledged(ack.optics_epoch, ack.t_settled_ns)
+        if trouble is not None:
+            self._hold_routine(trouble, f"suggestion {ack.suggestion}: {ack.outcome.value}")
+
+    def _pass_time(self, now_ns: int) -> None:
+        """Leases lapse, yields end, streams go stale."""
+        lapsed = next_mode(self.mode, None, now_ns)
+        if lapsed is not self.mode:
+            self._change_mode(lapsed)
+            self.standing.put("lease_expired", flags.CONDITIONS["lease_expired"].advice)
+        if now_ns >= self._yield_until_ns:
+            self.standing.drop("operator")
+        limit_s = max(self.terms.stale_after_s, self.terms.stale_after_frame_times * (self._frame_time_s or 0.0))
+        since_ns = self._last_frame_ns if self._last_frame_ns is not None else self._began_ns or now_ns
+        silent = "no_frames" if self._last_frame_ns is None else "stale"
+        if now_ns - since_ns > limit_s * 1e9:
+            self.standing.put(silent, f"{(now_ns - since_ns) / 1e9:.1f} s: {flags.CONDITIONS[silent].advice}")
+
+    def _overdue(self, now_ns: int) -> Wish | None:
+        if self.mode.mode is Mode.CONTROL and self.steering.overdue(now_ns):
+            number, self.steering = self.steering.out, self.steering.cancelled()
+            self._hold_routine("no_ack", f"suggestion {number}")
+        return None
+
+    def _hold_routine(self, reason: str, detail: str) -> None:
+        self.routine = replace(self.routine, phase=Phase.HELD, reason=reason)
+        self.standing.put(reason, f"{detail}: {flags.CONDITIONS[reason].advice}")
+
+    def engine_failed(self, frame: Frame, error: str, asked: list[Asked], *, now_ns: int, wall_ns: int = 0) -> Decision:
+        """A model failed on this frame: say so, name the frame if somebody waits for it, never answer with zeros."""
+        self.standing.put("engine_error", error, frame.number)
+        noted: tuple[Flag, ...] = ()
+        if frame.lane is Lane.INSPECT:
+            noted = (Flag(code="uninspected", state="raised", severity="error", detail=error, frame=frame.number),)
+        decision = self.decide(None, None, asked, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
+        return msgspec.structs.replace(decision, frame=_reference(frame))
+
+    def journal_failed(self, reason: str) -> None:
+        self.standing.put("journal_unavailable", f"{reason}: {flags.CONDITIONS['journal_unavailable'].advice}")
+
+    def journal_mended(self) -> None:
+        self.standing.drop("journal_unavailable")
+
+    # --- one frame ---
+
+    def _look(self, frame: Frame, findings: Findings, now_ns: int) -> Wish | None:
+        if frame.lane is not Lane.LIVE or frame.source != self.source:
+            return None
+        self._report_stream(frame, findings)
+        if findings.evidence is None or self._contradicts(frame):
+            self._watch_for_loss(findings)
+            return None
+        self.routine, wish = focus.observe(
+            self._for_suggesting(findings),
+            findings.evidence,
+            blur_px=findings.blur_px,
+            instrument=self._instrument(findings),
+            rules=self._rules(),
+        )
+        return self._after(wish, findings, now_ns)
+
+    def _report_stream(self, frame: Frame, findings: Findings) -> None:
+        """The stream's conditions are those of its last frame."""
+        reason = findings.refused or self._reason
+        for code in ("no_frames", "stale", "engine_error"):
+            self.standing.drop(code)
+        recipe = frame.optics.recipe
+        if recipe is not None and recipe not in self.terms.recipes:
+            self.standing.put("unknown_recipe", f"{recipe!r}: {flags.CONDITIONS['unknown_recipe'].advice}")
+        else:
+            self.standing.drop("unknown_recipe")
+        current = None if reason == "settling" else reason
+        own = ("unknown_recipe", "operator", "lease_expired", "journal_unavailable")
+        self.standing.only(lambda code: flags.CONDITIONS[code].latched or code in own or code == current)
+        if current is not None:
+            self.standing.put(current, flags.CONDITIONS[current].advice, frame.number)
+
+    def _contradicts(self, frame: Frame) -> bool:
+        """After an acknowledged move the header must show it."""
+        expected, seen = self.steering.expected_m, frame.optics.working_distance_m
+        if expected is None or seen is None or frame.optics.optics_epoch != self.steering.expected_epoch:
+            return False
+        if abs(seen - expected) <= EVIDENT_M:
+            return False
+        self._hold_routine("actuator_dead", f"acknowledged {expected:.9f} m, the header says {seen:.9f} m")
+        return True
+
+    def _for_suggesting(self, findings: Findings) -> Routine:
+        """Without steering, the newest frame of each setting is kept: the stream repeats itself for ever."""
+        if self.mode.mode is Mode.CONTROL or findings.evidence is None:
+            return self.routine
+        new = findings.evidence
+        others = tuple(
+            e
+            for e in self.routine.evidence
+            if (e.working_distance_m, e.stigmator_x, e.stigmator_y)
+            != (new.working_distance_m, new.stigmator_x, new.stigmator_y)
+        )
+        return replace(self.routine, evidence=others, spent=0, home=None)
+
+    def _after(self, wish: Wish | None, findings: Findings, now_ns: int) -> Wish | None:
+        """Turn the routine's end into conditions."""
+        if self.routine.phase is Phase.CONVERGED:
+            self._converged_blur_px, self._lost = findings.blur_px, 0
+            self.steering = replace(self.steering, troubles=0)
+        if self.routine.phase is Phase.HELD and self.routine.reason is not None:
+            reason = self.routine.reason
+            self.standing.put(reason, flags.CONDITIONS[reason].advice)
+        return wish
+
+    def _watch_for_loss(self, findings: Findings) -> None:
+        """In focus, the model watches: blur that grew for two frames starts the routine again."""
+        if self.routine.phase is not Phase.CONVERGED or findings.blur_px is None or self._converged_blur_px is None:
+            return
+        surely = findings.blur_px - 2.0 * (findings.blur_uncertainty_px or 0.0)
+        self._lost = self._lost + 1 if surely > max(1.0, RESTART_BLUR * self._converged_blur_px) else 0
+        if self._lost >= RESTART_FRAMES:
+            self._lost = 0
+            self.routine = focus.begin(self.routine.verified_m)
+
+    def _instrument(self, findings: Findings) -> Instrument:
+        """The certificate's, or else what the header tells of the angle."""
+        header = findings.evidence.semi_convergence_angle_rad if findings.evidence else None
+        known = self.terms.instrument
+        known = known if known.alpha_rad is not None or header is None else replace(known, alpha_rad=header)
+        # Evidence comes at one magnification when the certificate knows how it changes.
+        return replace(known, scale_per_m=0.0) if known.scale_per_m is not None else known
+
+    def _rules(self) -> Rules:
+        terms = self.terms
+        steer = self.mode.mode is Mode.CONTROL
+        return Rules(terms.envelope, terms.dose_frames, terms.p_wrong_direction, steer)
+
+    # --- what is told ---
+
+    def _suggest(self, wish: Wish | None, frame: Frame | None, now_ns: int) -> Suggestion | None:
+        """A wish becomes a suggestion unless the agent holds; a way back is told even then."""
+        if wish is None or frame is None or self.mode.mode in (Mode.OBSERVE, Mode.HOLD):
+            return None
+        back = wish.kind in (Kind.RESTORE, Kind.ACQUIRE)
+        if self.standing.reason is not None and not back:
+            return None
+        self._issued += 1
+        number = f"{self._boot[:8]}-{self._issued}"
+        if self.mode.mode is Mode.CONTROL and wish.kind is not Kind.ACQUIRE:
+            self.steering = self.steering.sent(
+                number, wish.kind, wish.move, now_ns=now_ns, frame_time_s=self._frame_time_s
+            )
+        return self._suggestion(number, wish)
+
+    def _suggestion(self, number: str, wish: Wish) -> Suggestion:
+        newest, found = self.routine.evidence[-1], self.routine.estimate
+        moves = wish.kind is not Kind.ACQUIRE
+        dx, dy = wish.move.stigmator_x - newest.stigmator_x, wish.move.stigmator_y - newest.stigmator_y
+        turned = moves and (dx != 0.0 or dy != 0.0)
+        valid_s = min(max(3.0 * (self._frame_time_s or 0.0), VALID_S[0]), VALID_S[1])
+        return Suggestion(
+            id=number,
+            kind=wish.kind,
+            based_on_frames=tuple(e.frame for e in self.routine.evidence),
+            working_distance_m=wish.move.working_distance_m if moves else None,
+            delta_working_distance_m=wish.move.working_distance_m - newest.working_distance_m if moves else None,
+            stigmator_x=wish.move.stigmator_x if turned else None,
+            stigmator_y=wish.move.stigmator_y if turned else None,
+            delta_stigmator_x=dx if turned else None,
+            delta_stigmator_y=dy if turned else None,
+            sigma_working_distance_m=found.sigma_m if found else None,
+            p_wrong_direction=found.p_wrong_direction if found else None,
+            half_depth_of_focus_m=found.half_depth_of_focus_m if found else None,
+            limits_applied=wish.move.limits,
+            reason=wish.reason,
+            restore_to=self.routine.restore_to,
+            valid_for_s=valid_s,
+            acquire=wish.acquire,
+        )
+
+    def _focus_state(self, frame: Frame, findings: Findings) -> FocusState:
+        """What is known of focus with this frame; the estimate only where it belongs to this frame's source."""
+        own = frame.lane is Lane.LIVE and frame.source == self.source
+        found = self.routine.estimate if own else None
+        answered = found is not None and found.answered
+        ax, ay = (found.astigmatism_m or (None, None)) if found else (None, None)
+        return FocusState(
+            phase=self.routine.phase,
+            score=findings.score,
+            blur_px=findings.blur_px,
+            blur_uncertainty_px=findings.blur_uncertainty_px,
+            content=findings.content,
+            defocus_m=found.defocus_m if found and answered else None,
+            sigma_m=found.sigma_m if found else None,
+            astigmatism_x_m=ax,
+            astigmatism_y_m=ay,
+            sigma_astigmatism_m=found.sigma_astigmatism_m if found else None,
+            half_depth_of_focus_m=found.half_depth_of_focus_m if found else None,
+            p_wrong_direction=found.p_wrong_direction if found else None,
+            evidence_frames=self.routine.spent,
+        )
+
+    def lease(self, now_ns: int) -> Lease | None:
+        if self.mode.mode is not Mode.CONTROL:
+            return None
+        return Lease(controller=self.mode.controller, expires_in_s=self.mode.expires_in_s(now_ns))
+
+    def dose(self) -> Dose:
+        return Dose(frames=self.routine.spent, budget=self.terms.dose_frames)
+
+
+def _reference(frame: Frame | None) -> FrameRef | None:
+    if frame is None:
+        return None
+    o = frame.optics
+    return FrameRef(
+        number=frame.number,
+        session=o.session,
+        source=o.source,
+        optics_epoch=o.optics_epoch,
+        scene_epoch=o.scene_epoch,
+        t_start_ns=o.t_start_ns,
+        lane=frame.lane,
+    )

@@ -1,0 +1,151 @@
+"""The page to read first: a frame in, a decision out, told and written down. Thread 3; it never waits for another.
+
+receive (wire) -> perceive (engines) -> decide (control, flags) -> journal -> report.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+import msgspec
+
+from agent.clock import Clock
+from agent.control.envelope import Envelope
+from agent.decide import Decider
+from agent.errors import EngineError, JournalError
+from agent.health import Health
+from agent.journal import Journal
+from agent.messages import Asked, Decision, Flag, Frame, Reload, Snapshot, Standing, Status
+from agent.perceive import Perceiver
+from agent.receive import Receiver
+from agent.report import Reporter
+from agent.requests import Requests
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 0.2  # for a frame; requests and timeouts are looked at as often
+FAILURES = 5  # of an engine in a row: the process ends and is restarted with fresh ones
+
+
+class Loop:
+    """Owns nothing but the order of things."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        requests: Requests,
+        *,
+        perceiver: Perceiver,
+        decider: Decider,
+        journal: Journal,
+        reporter: Reporter,
+        health: Health,
+        clock: Clock,
+        facts: Status,
+        reload: Callable[["Loop"], None] = lambda _: None,
+    ) -> None:
+        self.receiver, self.requests, self.perceiver, self.decider = receiver, requests, perceiver, decider
+        self.journal, self.reporter, self.health, self.clock = journal, reporter, health, clock
+        self.facts = facts  # what of the status does not change: backends, models, plain TCP
+        self.reload = reload
+        self.stopping, self.reloading = threading.Event(), threading.Event()
+        self._failures = 0
+
+    def run(self) -> None:
+        """Turn until told to stop. Raises EngineError when a model keeps failing."""
+        while not self.stopping.is_set():
+            self.turn()
+
+    def turn(self) -> None:
+        asked = self.requests.drain()  # acknowledgements, mode, reload since the last turn
+        self._reload_if_asked(asked)
+        frame = self.receiver.next(WAIT_S)  # newest live frame, or the oldest one to inspect, or None
+        began = perf_counter()
+        decision = self.step(frame, asked, self.clock.now_ns(), tuple(self.receiver.flags()))
+        decided = perf_counter()
+        events = self.write(decision)
+        if decision.suggestion is not None:
+            self.requests.issued(decision.suggestion.id)
+        self.reporter.send(decision, events)
+        self.health.beat(decision, self.receiver.last_tick_ns())
+        self.requests.publish(self.snapshot())
+        if frame is not None:
+            self.health.add("step", decided - began)
+            self.health.add("tell", perf_counter() - decided)
+        if self._failures >= FAILURES:
+            raise EngineError(f"{FAILURES} failures of a model in a row: ending the process for a fresh one")
+
+    def step(self, frame: Frame | None, asked: list[Asked], now_ns: int, noted: tuple[Flag, ...] = ()) -> Decision:
+        """Same frame, same requests, same history, same now_ns: same decision."""
+        wall_ns = self.clock.wall_ns()
+        if frame is None:
+            return self.decider.decide(None, None, asked, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
+        wanted = self.decider.admit(frame, now_ns)
+        try:
+            findings = self.perceiver.look(frame, wanted)
+        except EngineError as error:
+            self._failures += 1
+            return self.decider.engine_failed(frame, str(error), asked, now_ns=now_ns, wall_ns=wall_ns)
+        self._failures = 0
+        began = perf_counter()
+        decision = self.decider.decide(frame, findings, asked, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
+        took = {**decision.took_s, "decide": perf_counter() - began}
+        return msgspec.structs.replace(decision, took_s=took)
+
+    def write(self, decision: Decision) -> Mapping[tuple[str, int], int]:
+        """The journal's numbers for what this decision says; without a journal the agent holds, and goes on looking."""
+        try:
+            if not self.journal.healthy and self.journal.retry():
+                self.decider.journal_mended()
+            return self.journal.write(decision)
+        except JournalError as error:
+            self.decider.journal_failed(str(error))
+            return {}
+
+    def snapshot(self) -> Snapshot:
+        """What the other threads may tell of the agent until the next turn ends."""
+        now_ns = self.clock.now_ns()
+        decider, vitals = self.decider, self.health.snapshot()
+        reason = decider.standing.reason
+        status = msgspec.structs.replace(
+            self.facts,
+            mode=decider.mode.mode,
+            phase=decider.routine.phase,
+            lease=decider.lease(now_ns),
+            hold=None if reason is None else Standing(reason=reason, since_ns=decider.standing.since_ns),
+            frames=self.receiver.books(),
+            receive_age_s=(now_ns - self.receiver.last_tick_ns()) / 1e9,
+            last_frame_age_s=_age_s(now_ns, self.receiver.last_frame_ns()),
+            uptime_s=vitals.uptime_s,
+            dose=decider.dose(),
+            timings=vitals.timings,
+            flags=tuple(decider.standing.codes),
+        )
+        return Snapshot(status=status, limits=limits(decider.terms.envelope, decider.terms.dose_frames), now_ns=now_ns)
+
+    def _reload_if_asked(self, asked: list[Asked]) -> None:
+        if not self.reloading.is_set() and not any(isinstance(each, Reload) for each in asked):
+            return
+        self.reloading.clear()
+        self.health.reloading()
+        self.reload(self)
+        self.health.reloaded()
+
+
+def limits(envelope: Envelope, dose_frames: int) -> dict[str, float | int | None]:
+    """What the agent would never ask for beyond, as `limits` answers it."""
+    return {
+        "working_distance_min_m": envelope.working_distance_min_m,
+        "working_distance_max_m": envelope.working_distance_max_m,
+        "working_distance_step_m": envelope.step_m,
+        "working_distance_cumulative_m": envelope.cumulative_m,
+        "stigmator_min": envelope.stigmator_min,
+        "stigmator_max": envelope.stigmator_max,
+        "stigmator_step": envelope.stigmator_step,
+        "dose_frames": dose_frames,
+    }
+
+
+def _age_s(now_ns: int, then_ns: int | None) -> float | None:
+    return None if then_ns is None else (now_ns - then_ns) / 1e9

@@ -1,0 +1,133 @@
+"""What a virtual microscope is made of: one page of numbers, and those the seeds choose."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.certificate import Certificate, Limits
+from calibration.optics import half_depth_of_focus_m, probe_fw50_m
+from calibration.twin.column import SMALL_CHANGE_SETTLE_S, Actuator
+from calibration.twin.scan import VARIANCE_FACTOR
+
+Matrix = tuple[tuple[float, float], tuple[float, float]]
+
+NOMINAL_WORKING_DISTANCE_M = 5e-3
+VALID_FOR = timedelta(days=365)
+MISALIGNED_RAD = 5e-3  # 0.5 px per um at 10 nm pixels
+START_H = 12.0  # of h_eff: default starts are uniform within this
+STEP_M, STEP_H = 100e-6, 60.0  # largest step: the larger of the two; coarse pixels mean long ways
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroscopeSettings:
+    """None: chosen by the seed. `seed` is the specimen and the day, `instrument_seed` the column itself."""
+
+    specimen: str = "tin-balls"  # a name, or the picture's when `picture` is given
+    picture: NDArray[Any] | None = field(default=None, repr=False)  # texture only
+    seed: int = 0
+    instrument_seed: int = 0
+    session: str | None = None
+    source: str = "electron/SE2"
+    shape: tuple[int, int] = (512, 512)  # rows, columns; the databar covers the last rows
+    pixel_size_m: float = 10e-9
+    alpha_rad: float = 5e-3
+    accelerating_voltage_v: float = 5000.0
+    dwell_s: float = 0.936e-6
+    beam_current_a: float | None = None  # None: what `snr` needs
+    snr: float = 1.8  # rms of the in-focus object signal / rms noise, per pixel
+    variance_factor: float = VARIANCE_FACTOR
+    in_focus_working_distance_m: float | None = None  # None: 5 mm +- 50 um
+    start_defocus_m: float | None = None  # None: uniform within +-12 h_eff
+    astigmatism_m: tuple[float, float] | None = None  # None: up to 0.5 h_eff, any direction
+    drift_px_per_frame: tuple[float, float] | None = None  # None: up to 0.5, any direction
+    shift_px_per_um: tuple[float, float] | None = None  # of working distance; None: a beam up to 5 mrad off axis
+    scale_with_focus: bool = True  # the image grows by D / working distance
+    hysteresis_m: float = 0.1e-6
+    stigmator_matrix_m: Matrix = ((19.6e-6, 2.1e-6), (-1.7e-6, 20.3e-6))
+    bits: int = 8
+    databar_rows: int = 0
+    brightness: float = 0.5
+    contrast: float = 0.5
+    line_jitter_px: float = 0.0
+    charging: float = 0.0
+    charging_length_px: float = 40.0
+    tell_alpha: bool = False  # whether the header carries the semi-convergence angle
+    actuator: Actuator = Actuator.SOUND
+    own_limits: Limits | None = None  # None: as large as the pixel size asks for
+
+    @property
+    def frame_time_s(self) -> float:
+        """Of one scan: dwell * pixels * 1.1 + 0.08 s."""
+        return self.dwell_s * self.shape[0] * self.shape[1] * 1.1 + 0.08
+
+    @property
+    def limits(self) -> Limits:
+        """How far it lets itself be moved, whoever asks."""
+        step = max(STEP_M, STEP_H * self.half_depth_of_focus_m)
+        return self.own_limits or Limits(1e-3, 20e-3, step_m=step, cumulative_m=2.0 * step, stigmator_step=1.0)
+
+    @property
+    def fw50_m(self) -> float:
+        """The true in-focus probe, diffraction included."""
+        return probe_fw50_m(self.alpha_rad, self.accelerating_voltage_v)
+
+    @property
+    def half_depth_of_focus_m(self) -> float:
+        """h_eff."""
+        return half_depth_of_focus_m(self.pixel_size_m, self.alpha_rad, self.fw50_m)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The settings with nothing left open."""
+
+    in_focus_working_distance_m: float
+    start_defocus_m: float
+    astigmatism_m: tuple[float, float]
+    drift_px_per_frame: tuple[float, float]
+    shift_px_per_um: tuple[float, float]
+    slack: float  # where in its play the lens starts, -1..1
+
+
+def draw(s: MicroscopeSettings) -> Drawn:
+    """Every number is drawn whether it is needed or not, so that one given value changes no other."""
+    day = np.random.default_rng([s.seed, 101])
+    column = np.random.default_rng([s.instrument_seed, 102])
+    h = s.half_depth_of_focus_m
+    drawn = Drawn(
+        in_focus_working_distance_m=NOMINAL_WORKING_DISTANCE_M + 50e-6 * float(day.uniform(-1.0, 1.0)),
+        start_defocus_m=START_H * h * float(day.uniform(-1.0, 1.0)),
+        astigmatism_m=_vector(day, 0.5 * h),
+        drift_px_per_frame=_vector(day, 0.5),
+        slack=float(day.uniform(-1.0, 1.0)),
+        shift_px_per_um=_vector(column, MISALIGNED_RAD * 1e-6 / s.pixel_size_m),
+    )
+    given = {name: getattr(s, name) for name in vars(drawn) if getattr(s, name, None) is not None}
+    return replace(drawn, **given)
+
+
+def certify(s: MicroscopeSettings, drawn: Drawn, *, alpha_error: float, made: datetime) -> Certificate:
+    """The column's constants, true but for alpha, which is wrong by the relative error asked for."""
+    shift_x, shift_y = drawn.shift_px_per_um
+    return Certificate(
+        instrument=f"virtual microscope {s.instrument_seed}",
+        made=made.isoformat(timespec="seconds"),
+        expires=(made + VALID_FOR).isoformat(timespec="seconds"),
+        alpha_rad=s.alpha_rad * (1.0 + alpha_error),
+        alpha_sigma_rad=0.02 * s.alpha_rad,
+        stigmator_matrix_m=s.stigmator_matrix_m,
+        limits=s.limits,
+        fw50_m=s.fw50_m,
+        hysteresis_m=s.hysteresis_m,
+        settle_s=SMALL_CHANGE_SETTLE_S,
+        shift_px_per_m=(shift_x * 1e6, shift_y * 1e6),
+        scale_per_m=1.0 / NOMINAL_WORKING_DISTANCE_M if s.scale_with_focus else 0.0,
+    )
+
+
+def _vector(rng: np.random.Generator, longest: float) -> tuple[float, float]:
+    length, angle = longest * float(rng.uniform()), 2.0 * np.pi * float(rng.uniform())
+    return length * float(np.cos(angle)), length * float(np.sin(angle))

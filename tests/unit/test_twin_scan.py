@@ -1,0 +1,89 @@
+"""Dose, amplifier, shift, scale: known answers."""
+
+import numpy as np
+import pytest
+
+from calibration.twin import scan
+
+RNG = np.random.default_rng
+
+
+@pytest.mark.parametrize("electrons", [3.0, 12.0, 100.0])
+@pytest.mark.parametrize("factor", [1.0, 1.6])
+def test_variance_over_mean_is_the_stated_factor(electrons: float, factor: float) -> None:
+    flat = np.ones((400, 400), np.float32)
+    counts = scan.expose(flat, electrons_per_pixel=electrons, rng=RNG(1), variance_factor=factor)
+    assert counts.mean() == pytest.approx(electrons, rel=0.01)
+    assert counts.var() / counts.mean() == pytest.approx(factor, rel=0.03)
+
+
+@pytest.mark.parametrize("electrons", [2.0, 60.0])
+def test_averaging_k_frames_divides_the_variance_by_k(electrons: float) -> None:
+    flat = np.ones((400, 400), np.float32)
+    counts = scan.expose(flat, electrons_per_pixel=electrons, rng=RNG(2), averages=4)
+    assert counts.mean() == pytest.approx(electrons, rel=0.01)
+    assert counts.var() == pytest.approx(electrons * scan.VARIANCE_FACTOR / 4, rel=0.03)
+
+
+@pytest.mark.parametrize("snr", [0.64, 1.8])
+def test_the_dose_gives_the_signal_to_noise_ratio_that_was_asked_for(snr: float) -> None:
+    signal = (0.4 + 0.1 * RNG(3).standard_normal((512, 512))).clip(0, 1).astype(np.float32)
+    dose = scan.electrons_for_snr(signal, snr)
+    noise = scan.expose(signal, electrons_per_pixel=dose, rng=RNG(4)) - dose * signal
+    assert dose * signal.std() / noise.std() == pytest.approx(snr, rel=0.03)
+
+
+def test_a_flat_field_gets_a_finite_dose() -> None:
+    assert 0 < scan.electrons_for_snr(np.full((64, 64), 0.4, np.float32), 1.8) < 1e4
+
+
+def test_gain_and_offset_act_before_the_clip() -> None:
+    counts = np.array([[0.0, 50.0, 100.0, 1000.0]], np.float32)
+    eight = scan.digitise(counts, gain=0.005, offset=0.1, bits=8)
+    assert eight.dtype == np.uint8
+    assert eight.tolist() == [[26, 89, 153, 255]]
+    sixteen = scan.digitise(counts, gain=0.005, offset=-0.3, bits=16)
+    assert sixteen.dtype == np.uint16
+    assert sixteen[0, 0] == 0 and sixteen[0, 3] == 65535
+
+
+def test_a_fractional_shift_moves_a_wave_by_exactly_that_and_blurs_nothing() -> None:
+    x = np.arange(64)
+    wave = np.tile(np.cos(2 * np.pi * 12 * x / 64), (64, 1))
+    moved = np.fft.irfft2(np.fft.rfft2(wave) * scan.ramp((64, 64), 0.37, 2.5), s=(64, 64))
+    assert moved[10] == pytest.approx(np.cos(2 * np.pi * 12 * (x - 0.37) / 64), abs=1e-5)
+
+
+def test_scale_moves_the_edge_by_the_stated_pixels() -> None:
+    """16 um at 5 mm: 1.6 px at the edge of 1024 (PHYSICS, section 1)."""
+    x = np.arange(1024, dtype=np.float32)
+    ridge = np.exp(-((x - 1000.0) ** 2) / 18.0)
+    grown = scan.scale(np.tile(ridge, (1024, 1)).astype(np.float32), 1.0 + 16e-6 / 5e-3)[512]
+    centroid = float((grown * x).sum() / grown.sum())
+    assert centroid - 1000.0 == pytest.approx(3.2e-3 * (1000.0 - 511.5), abs=0.05)
+
+
+def test_line_jitter_has_the_size_that_was_asked_for_and_moves_rows() -> None:
+    shifts = scan.jitter(20000, sigma_px=0.5, rng=RNG(5))
+    assert shifts.std() == pytest.approx(0.5, rel=0.05)
+    picture = RNG(6).standard_normal((3, 256)).astype(np.float32)
+    moved = scan.displace_rows(picture, np.array([0.0, 3.0, 0.0], np.float32))
+    assert moved[1, 40:200] == pytest.approx(picture[1, 37:197], abs=1e-3)
+    assert moved[0] == pytest.approx(picture[0], abs=1e-5)
+
+
+def test_charging_drags_behind_the_edge_and_never_ahead_of_it() -> None:
+    edge = np.zeros((4, 256), np.float32)
+    edge[:, 100:110] = 1.0
+    charged = scan.charging_tail(edge, strength=-0.5, length_px=20.0)
+    ground = charged[0, 50]
+    assert charged[0, 115] < ground - 0.05
+    assert charged[0, 40:90] == pytest.approx(ground, abs=0.02)
+
+
+def test_the_databar_covers_the_last_rows_only() -> None:
+    pixels = np.full((100, 200), 77, np.uint16)
+    barred = scan.databar(pixels, 20, "5.0 kV")
+    assert (barred[:80] == 77).all()
+    assert (barred[81:] == 0).mean() > 0.5
+    assert scan.databar(pixels, 0) is pixels
