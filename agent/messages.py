@@ -161,6 +161,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     noise: float  # variance of the white noise in one spectral sample of `spectra`
     independent: float = 0.36  # share of the samples that are independent of one another
     averages: int = 1
+    grown: float = 0.0  # magnification above that of the reference working distance, where it is known and still in
 
 
 class FocusState(msgspec.Struct, frozen=True, kw_only=True):

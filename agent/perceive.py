@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control.spectra import patch_spectra
+from agent.control.spectra import PATCH_PX, patch_spectra
 from agent.errors import EngineError
 from agent.messages import Evidence, Findings, Frame, Optics, Wanted
 from engines.errors import InferenceError
@@ -19,7 +19,7 @@ from engines.readings import FocusReading
 STRIDE_PX = 32  # heights and widths of what a model sees are multiples of it
 SATURATED = 0.2  # share of pixels at an end of the scale from which levels no longer tell contrast
 BLANK_LEVELS = 1.5  # standard deviation, grey levels of 255, below which there is no picture
-SCALE_PX = 0.5  # displacement within a patch from which a magnification change is undone before the transform
+SCALE_PX = 0.5  # displacement within a patch from which a magnification change must be undone before the transform
 
 
 class FocusModel(Protocol):
@@ -136,9 +136,13 @@ def take_evidence(frame: Frame, pixels: NDArray[Any], wanted: Wanted) -> Evidenc
     o = frame.optics
     if o.pixel_size_m is None or o.working_distance_m is None or o.t_start_ns is None or min(pixels.shape) < 64:
         return None
-    patches = patch_spectra(_rescaled(pixels, o.working_distance_m, wanted))
-    if patches.noise <= 0.0:
+    grown = _grown(o.working_distance_m, wanted)
+    patches = patch_spectra(pixels)
+    noise = patches.noise  # of the picture as it came: resampling takes from the noise's highest frequencies
+    if noise <= 0.0:
         return None
+    if abs(grown) * PATCH_PX / 2.0 > SCALE_PX:
+        patches, grown = patch_spectra(_resampled(pixels, 1.0 + grown)), 0.0
     return Evidence(
         frame=frame.number,
         session=o.session,
@@ -156,22 +160,26 @@ def take_evidence(frame: Frame, pixels: NDArray[Any], wanted: Wanted) -> Evidenc
         frame_time_s=o.frame_time_s,
         centres_px=patches.centres_px,
         spectra=patches.spectra,
-        noise=patches.noise,
+        noise=noise,
         independent=patches.independent,
         averages=1,
+        grown=grown,
     )
 
 
-def _rescaled(pixels: NDArray[Any], working_distance_m: float, wanted: Wanted) -> NDArray[Any]:
-    """The picture at the magnification of the reference working distance, where the difference would show."""
+def _grown(working_distance_m: float, wanted: Wanted) -> float:
+    """By how much the picture is larger than at the reference working distance, as the certificate has it."""
     if wanted.reference_working_distance_m is None:
-        return pixels
-    grown = 1.0 + wanted.scale_per_m * (working_distance_m - wanted.reference_working_distance_m)
-    if abs(grown - 1.0) * max(pixels.shape) / 2.0 < SCALE_PX:
-        return pixels
+        return 0.0
+    return wanted.scale_per_m * (working_distance_m - wanted.reference_working_distance_m)
+
+
+def _resampled(pixels: NDArray[Any], magnified: float) -> NDArray[np.float32]:
+    """The picture `magnified` times smaller about its centre, at the same size."""
     height, width = pixels.shape
     centre = np.array([(width - 1) / 2.0, (height - 1) / 2.0])
-    matrix = np.hstack([np.eye(2) * grown, (centre * (1.0 - grown))[:, None]])
+    matrix = np.hstack([np.eye(2) * magnified, (centre * (1.0 - magnified))[:, None]])
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
     image = pixels.astype(np.float32)
-    return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101))
+    moved = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(moved, np.float32)

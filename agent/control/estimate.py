@@ -26,7 +26,7 @@ SIGNAL_NATS = 400.0  # by which an object must speak: noise alone reaches 120, a
 FEW_CELLS = 12  # cells of the spectrum with an object in them, below which there is nothing to compare
 WRONG_SIDE = 0.02  # posterior share on the other side of focus that is too much to answer
 # Windows mix what the model keeps apart, so the likelihood speaks too loud: measured scatter squared over curvature.
-TEMPER = 3.0
+TEMPER = 5.0
 UNMOVED_NATS = 100.0  # so much better must equal frames explain themselves before an actuator is called dead
 ALPHA_GRID_RAD = np.geomspace(1e-3, 30e-3, 9)
 # Lines all one way cannot tell astigmatism from defocus: a weak belief that columns are stigmated to about h decides.
@@ -139,8 +139,11 @@ class _Search:
         if self.instrument.alpha_rad is None:
             self._find_alpha()
         self.scene.set_scale(self.instrument.scale_per_m or 0.0)
-        modes = sorted((self._climb(start) for start in self._starts()), key=lambda mode: -mode.value)
-        return self._verdict(self._polish(modes[0]), modes[1:])
+        starts = self._starts()
+        self._allow_for_errors(starts[0])
+        modes = sorted((self._climb(start) for start in starts), key=lambda mode: -mode.value)
+        best = self._polish(modes[0])
+        return self._verdict(best, [self._again(mode) for mode in modes[1:]])
 
     def _scene(self, alpha_rad: float) -> Scene:
         first = self.reference
@@ -156,7 +159,7 @@ class _Search:
         dx, dy = e.stigmator_x - self.reference.stigmator_x, e.stigmator_y - self.reference.stigmator_y
         added = (matrix[0][0] * dx + matrix[0][1] * dy, matrix[1][0] * dx + matrix[1][1] * dy)
         offset = e.working_distance_m - self.reference.working_distance_m
-        return View(e.spectra, e.centres_px, self.noise / max(e.averages, 1), offset, added)
+        return View(e.spectra, e.centres_px, self.noise / max(e.averages, 1), offset, added, e.grown)
 
     def _grid(self) -> Real:
         """Hypotheses of z in h: even near any frame's focus, sparser far out."""
@@ -223,6 +226,17 @@ class _Search:
             self.scene.refine_shifts(self._at(theta))
         return self._mode(theta)
 
+    def _allow_for_errors(self, start: _Start) -> None:
+        self.scene.set_pupil(start.pupil)
+        self.scene.align(start.shifts)
+        self.scene.allow_for_errors(Hypothesis(start.z_h * self.h))
+
+    def _again(self, mode: _Mode) -> _Mode:
+        """A rival's value by the weights that the best mode was judged by."""
+        self.scene.set_pupil(mode.pupil)
+        self.scene.align(mode.shifts)
+        return replace(mode, value=float(self._objective([mode.theta])[0]))
+
     def _polish(self, mode: _Mode) -> _Mode:
         """The best mode once more, with the magnification change decided."""
         self.scene.set_pupil(mode.pupil)
@@ -230,6 +244,7 @@ class _Search:
         if self.instrument.scale_per_m is None:
             self.scene.choose_scale(self._at(mode.theta), 1.0 / self.reference.working_distance_m)
         self.scene.refine_shifts(self._at(mode.theta))
+        self.scene.allow_for_errors(self._at(mode.theta))
         return self._mode(self._newton(mode.theta, 6))
 
     def _mode(self, theta: Real) -> _Mode:

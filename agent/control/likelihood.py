@@ -30,6 +30,7 @@ COARSE_PX = 128  # the correlation that finds shifts needs no more than half the
 MODEL_ERROR = 0.05**2  # of the transfer squared: gain, drift within a frame, edges that moved in or out
 SCALE_NATS = 20.0  # most columns keep the magnification: so much must speak against it
 INAUDIBLE = 0.1  # signal to noise of a cell below which a slightly wrong noise would speak for it
+MIXING = 1 / 3  # bins squared: how far a Hann window spreads each axis of the spectrum
 AUDIBLE_WIDE = 0.08  # the same over 31 x 31 samples, where chance has less say
 DARK = 1e-4  # of full transfer squared: no real pupil follows a uniform disc in its far rings
 
@@ -80,6 +81,7 @@ class View:
     noise: float
     offset_m: float  # working distance minus that of the reference frame
     stigmation_m: tuple[float, float]  # astigmatism added by the stigmators, relative to the reference frame
+    grown: float = 0.0  # magnification known to be above the others'
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Scene:
         self.active = np.flatnonzero(trust)
         self.trust = trust[self.active]
         self.heard = self.auto[:, self.active]
+        self.belief = np.ones((self.n, self.active.size))  # of each frame in each cell, against its noise alone
         self.crosses: dict[float, list[Complex]] = {}
         self.set_scale(0.0)
 
@@ -193,25 +196,53 @@ class Scene:
 
     def likelihood(self, hypotheses: Sequence[Hypothesis]) -> Real:
         """Log likelihood with the present shifts: how much of the signal lies along the expected direction."""
-        h = self.transfer(hypotheses)
-        strength = (h**2).sum(axis=1) + DARK
-        return np.asarray((self.trust * (self._projected(h) / strength - 1.0)).sum(axis=1))
+        return self._along(self.transfer(hypotheses))
+
+    def _along(self, h: Real32) -> Real:
+        weighted = h * self.belief[None]
+        strength = (h * weighted).sum(axis=1) + DARK
+        return np.asarray((self.trust * self._projected(weighted) / strength).sum(axis=1))
+
+    def allow_for_errors(self, at: Hypothesis) -> None:
+        """Believe each frame less where the model must err by more than noise, as far as `at` can tell.
+
+        A window mixes neighbouring samples: where a frame's transfer is steep, that share of the object's power does
+        not follow it. So does what a displacement moved out of the window. Without this the rings of a frame far out
+        of focus, which are nothing but such errors, outvote everything once a sharp frame shows how strong the
+        object is. The weights stay fixed while hypotheses are compared.
+        """
+        h, slope = self.transfer([at])[0], self._slopes(at)
+        strength = (h**2).sum(axis=0) + DARK
+        object_power = np.maximum(self._projected(h[None])[0] / strength, 0.0) / strength
+        away = self.shifts - self.shifts.mean(axis=0)
+        lost = ((2.0 * np.pi / PATCH_PX) ** 2 * (away**2).sum(axis=1) / 3.0)[:, None]
+        self.belief = 1.0 / (1.0 + object_power * (MIXING * slope**2 + lost * h**2))
+        signal = (np.maximum(self.heard - 1.0, 0.0) * self.belief).sum(axis=0)
+        self.trust = self.weight[self.active] * _trust(signal)
+
+    def _slopes(self, at: Hypothesis) -> Real:
+        """Change of each frame's transfer from one sample to the next, by a step outwards."""
+        bins = np.hypot(cells().fx, cells().fy)[self.active] * PATCH_PX
+        stretched = replace(at, alpha_factor=at.alpha_factor * 1.01)
+        # The transfer depends on alpha k: stretching alpha by a per cent is a step of k / 100.
+        h, further = self.transfer([at, stretched])
+        return np.asarray((further - h) / (0.01 * bins), np.float64)
 
     def unmoved(self) -> float:
         """Log likelihood that nothing changed between the frames, whatever their settings say."""
-        return float((self.trust * (self._projected(np.ones((1, self.n, 1), np.float32)) / self.n - 1.0)).sum())
+        return float(self._along(np.ones((1, self.n, self.active.size), np.float32))[0])
 
     def information(self, points: Sequence[Hypothesis], steps: Real) -> Real:
         """Expected curvature: 2 sum of trust times signal times du.du, from pairs of points at +-step per parameter."""
-        h = self.transfer(points)
+        h = self.transfer(points) * np.sqrt(self.belief)[None]
         u = h / np.sqrt((h**2).sum(axis=1, keepdims=True) + DARK)
         slopes = (u[0::2] - u[1::2]) / (2.0 * steps[:, None, None])
-        signal = np.maximum(self.heard.sum(axis=0) - self.n, 0.0)
+        signal = np.maximum(((self.heard - 1.0) * self.belief).sum(axis=0), 0.0)
         return np.asarray(2.0 * np.einsum("aic,bic,c->ab", slopes, slopes, self.trust * signal, optimize=True))
 
-    def _projected(self, h: Real32) -> Real:
-        """h^T W h in each cell."""
-        total = (h**2 * self.heard[None]).sum(axis=1)
+    def _projected(self, h: NDArray[np.floating]) -> Real:
+        """h^T (W - 1) h in each cell: the signal along h."""
+        total = (h**2 * (self.heard[None] - 1.0)).sum(axis=1)
         for index, (i, j) in enumerate(self.pairs):
             total += 2.0 * h[:, i] * h[:, j] * self.coherent[index]
         return np.asarray(total)
@@ -271,9 +302,10 @@ class Scene:
     @staticmethod
     def _undo_scale(view: View, scale_per_m: float) -> Complex:
         """Phases that bring each patch back to where the reference frame has it."""
-        if scale_per_m == 0.0 or view.offset_m == 0.0:
+        grown = view.grown + scale_per_m * view.offset_m
+        if grown == 0.0:
             return np.ones((1, 1, 1), np.complex64)
-        return np.stack([_phase(centre * (scale_per_m * view.offset_m)) for centre in view.centres_px])
+        return np.stack([_phase(centre * grown) for centre in view.centres_px])
 
     def _signal(self, power: Real32) -> Real:
         """Power above noise of all frames together, smoothed over more samples the weaker it is expected to be."""
