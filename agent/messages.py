@@ -158,8 +158,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     frame_time_s: float | None
     centres_px: NDArray[np.float32]  # (patch, 2) x, y from the frame's centre
     spectra: NDArray[np.complex64]  # (patch, 256, 129) half-plane of the windowed patches
-    noise: float  # variance of the white noise in one spectral sample of `spectra`
-    independent: float = 0.36  # share of the samples that are independent of one another
+    noise: NDArray[np.float32]  # (129,) variance of the noise in a sample of `spectra`, by column
+    independent: float = 0.4  # share of the samples that are independent of one another
     averages: int = 1
     grown: float = 0.0  # magnification above that of the reference working distance, where it is known and still in
 

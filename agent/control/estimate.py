@@ -30,12 +30,13 @@ TEMPER = 5.0
 UNMOVED_NATS = 100.0  # so much better must equal frames explain themselves before an actuator is called dead
 ALPHA_GRID_RAD = np.geomspace(1e-3, 30e-3, 9)
 # Lines all one way cannot tell astigmatism from defocus: a weak belief that columns are stigmated to about h decides.
-ASTIGMATISM_H = 0.7
-STEP = np.array([0.12, 0.12, 0.12, 0.03])  # finite differences: z, ax, ay in h, ln alpha
+ASTIGMATISM_H = 0.5
+STEP = (0.12, 0.12, 0.12, 0.03)  # finite differences: z, ax, ay in h, ln alpha
+GAIN_STEP = 0.03  # and the logarithm of a frame's contrast
 # The likelihood counts model errors (pupil shape, drift within a frame, topography) as information; answers at high
 # dose are no better than this share of h, whatever the curvature says.
 SYSTEMATIC_H = 0.02
-SYSTEMATIC_OF_Z = 0.01
+SYSTEMATIC_OF_Z = 0.015
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Instrument:
     fw50_m: float = 0.0
     stigmator_matrix_m: tuple[tuple[float, float], tuple[float, float]] | None = None
     scale_per_m: float | None = None  # None: 1/WD may or may not be compensated, both are tried
+    gain_sigma: float = 0.0  # of the frames' contrast, with far tails; 0 in a stream: its scene epochs vouch for it
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class _Search:
     def __init__(self, evidence: Sequence[Evidence], instrument: Instrument) -> None:
         self.evidence, self.instrument = evidence, instrument
         self.reference = evidence[-1]
+        self.gains = len(evidence) - 1 if instrument.gain_sigma > 0.0 else 0
+        self.step = np.array([*STEP, *[GAIN_STEP] * self.gains])
         bracketed = len(distinct([e.working_distance_m for e in evidence])) > 2
         self.fit_alpha = instrument.alpha_rad is None or (bracketed and instrument.alpha_sigma_rad > 0.0)
         self.alpha_rad = instrument.alpha_rad or float(np.median(ALPHA_GRID_RAD))
@@ -159,7 +163,8 @@ class _Search:
         dx, dy = e.stigmator_x - self.reference.stigmator_x, e.stigmator_y - self.reference.stigmator_y
         added = (matrix[0][0] * dx + matrix[0][1] * dy, matrix[1][0] * dx + matrix[1][1] * dy)
         offset = e.working_distance_m - self.reference.working_distance_m
-        return View(e.spectra, e.centres_px, self.noise / max(e.averages, 1), offset, added, e.grown)
+        noise = e.noise if self.gains else self.noise / max(e.averages, 1)
+        return View(e.spectra, e.centres_px, np.asarray(noise, np.float32), offset, added, e.grown)
 
     def _grid(self) -> Real:
         """Hypotheses of z in h: even near any frame's focus, sparser far out."""
@@ -218,7 +223,8 @@ class _Search:
 
     def _climb(self, start: _Start) -> _Mode:
         """Gauss-Newton on (z, ax, ay[, ln alpha]), the shifts renewed half-way."""
-        theta = np.array([start.z_h, 0.0, 0.0, 0.0])
+        theta = np.zeros(4 + self.gains)
+        theta[0] = start.z_h
         self.scene.set_pupil(start.pupil)
         self.scene.align(start.shifts)
         for steps in (4, 6):
@@ -250,52 +256,63 @@ class _Search:
     def _mode(self, theta: Real) -> _Mode:
         value, _, curvature = self._local(theta)
         free = self._free()
-        covariance = np.zeros((4, 4))
+        covariance = np.zeros((theta.size, theta.size))
         covariance[np.ix_(free, free)] = np.linalg.inv(curvature)
         return _Mode(theta, value, covariance, self.scene.shifts.copy(), self.scene.column.pupil)
 
     def _free(self) -> list[int]:
-        return [0, 1, 2, 3] if self.fit_alpha else [0, 1, 2]
+        return [i for i in range(4 + self.gains) if i != 3 or self.fit_alpha]
 
     def _at(self, theta: Real) -> Hypothesis:
-        return Hypothesis(
-            float(theta[0]) * self.h, float(theta[1]) * self.h, float(theta[2]) * self.h, float(np.exp(theta[3]))
-        )
+        z, ax, ay = (float(x) * self.h for x in theta[:3])
+        gains = (*(float(g) for g in theta[4:]), 0.0) if self.gains else ()
+        return Hypothesis(z, ax, ay, float(np.exp(theta[3])), gains)
 
     def _objective(self, thetas: list[Real]) -> Real:
         values = self.scene.likelihood([self._at(theta) for theta in thetas])
-        values = values - np.array([0.5 * (theta[1] ** 2 + theta[2] ** 2) / ASTIGMATISM_H**2 for theta in thetas])
+        return np.asarray(values - TEMPER * np.array([self._surprise(theta) for theta in thetas]))
+
+    def _surprise(self, theta: Real) -> float:
+        """Minus the logarithm of the prior, as loud as one frame's word that is not tempered."""
+        total = 0.5 * float(theta[1] ** 2 + theta[2] ** 2) / ASTIGMATISM_H**2
         if self.fit_alpha and self.instrument.alpha_rad is not None:
-            spread = self.instrument.alpha_sigma_rad / self.instrument.alpha_rad
-            values = values - np.array([0.5 * (theta[3] / spread) ** 2 for theta in thetas])
-        return np.asarray(values)
+            total += 0.5 * (float(theta[3]) * self.instrument.alpha_rad / self.instrument.alpha_sigma_rad) ** 2
+        if self.gains:
+            total += float(np.log1p((theta[4:] / self.instrument.gain_sigma) ** 2).sum())
+        return total
 
     def _local(self, theta: Real) -> tuple[float, Real, Real]:
         """Value, gradient by central differences, and the expected curvature (never negative) with the priors'."""
         free = self._free()
-        around = [theta + sign * _unit(a) for a in free for sign in (1, -1)]
+        around = [theta + sign * self._unit(a) for a in free for sign in (1, -1)]
         values = self._objective([theta, *around])
-        step = STEP[free]
+        step = self.step[free]
         gradient = (values[1::2] - values[2::2]) / (2 * step)
         curvature = self.scene.information([self._at(point) for point in around], step)
-        return float(values[0]), gradient, np.asarray(curvature + np.diag(self._prior_curvature()[free]))
+        return float(values[0]), gradient, np.asarray(curvature + np.diag(self._prior_curvature(theta)[free]))
 
-    def _prior_curvature(self) -> Real:
+    def _prior_curvature(self, theta: Real) -> Real:
+        belief = 1.0 / ASTIGMATISM_H**2
         alpha = 0.0
         if self.instrument.alpha_rad is not None and self.instrument.alpha_sigma_rad > 0.0:
             alpha = (self.instrument.alpha_rad / self.instrument.alpha_sigma_rad) ** 2
-        belief = 1.0 / ASTIGMATISM_H**2
-        return np.array([1e-4, belief, belief, alpha])
+        gains: Real | list[float] = 2.0 / (self.instrument.gain_sigma**2 + theta[4:] ** 2) if self.gains else []
+        return TEMPER * np.array([1e-4, belief, belief, alpha, *gains])
+
+    def _unit(self, index: int) -> Real:
+        vector = np.zeros(self.step.size)
+        vector[index] = self.step[index]
+        return vector
 
     def _newton(self, theta: Real, steps: int) -> Real:
         """Gauss-Newton with damping; a step that does not climb is shortened."""
         damping = 0.0
         value, gradient, curvature = self._local(theta)
         for _ in range(steps):
-            step = np.zeros(4)
+            step = np.zeros(theta.size)
             damped = curvature + damping * np.diag(np.diag(curvature) + 1e-6)
             step[self._free()] = np.linalg.solve(damped, gradient)
-            bound = np.array([2.0 + 0.1 * abs(theta[0]), 1.5, 1.5, 0.15])
+            bound = np.array([2.0 + 0.1 * abs(theta[0]), 1.5, 1.5, 0.15, *[0.3] * self.gains])
             step /= max(1.0, float(np.max(np.abs(step) / bound)))
             trial = theta + step
             there = self._local(trial)
@@ -310,12 +327,12 @@ class _Search:
         return theta
 
     def _verdict(self, best: _Mode, rivals: list[_Mode]) -> Estimate:
-        z, ax, ay, _ = (float(x) for x in best.theta * self.h)
+        z, ax, ay = (float(x) * self.h for x in best.theta[:3])
         alpha = self.alpha_rad * float(np.exp(best.theta[3]))
         half = half_depth_of_focus_m(self.reference.pixel_size_m, alpha, self.instrument.fw50_m)
         weights = _weights(best, rivals)
         spread = sum(w * (m.theta[0] - best.theta[0]) ** 2 for w, m in zip(weights, rivals, strict=True))
-        variance = (TEMPER * best.covariance + np.diag([spread, 0.0, 0.0, 0.0])) * self.h**2
+        variance = (TEMPER * best.covariance[:3, :3] + np.diag([spread, 0.0, 0.0])) * self.h**2
         systematic = SYSTEMATIC_H * half + SYSTEMATIC_OF_Z * abs(z)
         sigma = float(np.hypot(np.sqrt(variance[0, 0]), systematic))
         sigma_a = float(np.hypot(np.sqrt(0.5 * (variance[1, 1] + variance[2, 2])), systematic))
@@ -357,13 +374,7 @@ def _peaks(values: Real) -> list[int]:
     return [int(i) for i in at[np.argsort(-values[at])]]
 
 
-def _common_noise(noises: Sequence[float]) -> float:
+def _common_noise(noises: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """One scene has one noise: frames in focus show theirs with content on top, so the lowest few are believed."""
-    lowest = min(noises)
-    return float(np.mean([noise for noise in noises if noise < 1.04 * lowest]))
-
-
-def _unit(index: int) -> Real:
-    vector = np.zeros(4)
-    vector[index] = STEP[index]
-    return vector
+    lowest = min(float(noise.mean()) for noise in noises)
+    return np.asarray(np.mean([noise for noise in noises if noise.mean() < 1.04 * lowest], axis=0), np.float32)

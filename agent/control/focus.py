@@ -21,7 +21,7 @@ ASTIGMATISM_H = 0.3  # of h: below it stigmation is as good as defocus allows to
 PROBE_H = (2.0, 12.0)  # smallest and largest probe, in h: the best near focus and at 25 h (information floor)
 PROBE_UNKNOWN_H = 6.0  # where no model tells the blur
 ALPHA_GUESS_RAD = 5e-3  # only to size the steps of a bracket that will measure alpha
-FEATURELESS_NATS = 200.0  # a frame's evidence for an object: noise alone reaches 120, faint texture thousands
+FEATURELESS_NATS = 300.0  # a frame speaks for an object: noise alone reaches 150, faint texture thousands
 MAX_PROBES = 4
 SAME_STIGMATOR = 1e-4
 

@@ -30,7 +30,7 @@ COARSE_PX = 128  # the correlation that finds shifts needs no more than half the
 MODEL_ERROR = 0.05**2  # of the transfer squared: gain, drift within a frame, edges that moved in or out
 SCALE_NATS = 20.0  # most columns keep the magnification: so much must speak against it
 INAUDIBLE = 0.1  # signal to noise of a cell below which a slightly wrong noise would speak for it
-MIXING = 1 / 3  # bins squared: how far a Hann window spreads each axis of the spectrum
+MIXING = 1 / 4  # bins squared: how far a sine window spreads each axis of the spectrum
 AUDIBLE_WIDE = 0.08  # the same over 31 x 31 samples, where chance has less say
 DARK = 1e-4  # of full transfer squared: no real pupil follows a uniform disc in its far rings
 
@@ -78,7 +78,7 @@ class View:
 
     spectra: Complex  # (patch, 256, 129)
     centres_px: Real32  # (patch, 2)
-    noise: float
+    noise: Real32  # (129,) by column
     offset_m: float  # working distance minus that of the reference frame
     stigmation_m: tuple[float, float]  # astigmatism added by the stigmators, relative to the reference frame
     grown: float = 0.0  # magnification known to be above the others'
@@ -103,6 +103,7 @@ class Hypothesis:
     ax_m: float = 0.0
     ay_m: float = 0.0
     alpha_factor: float = 1.0
+    gains: tuple[float, ...] = ()  # logarithm of each frame's contrast against the reference's; empty: all alike
 
 
 class Scene:
@@ -162,14 +163,16 @@ class Scene:
         alpha = np.array([[self.column.alpha_rad * at.alpha_factor] for at in hypotheses])
         kx, ky = self._k[0][self.active], self._k[1][self.active]
         if self.column.wavelength_m is not None:
-            return self._wave(z, ax, ay, np.broadcast_to(alpha, z.shape))
+            return self._wave(z, ax, ay, np.broadcast_to(alpha, z.shape)) * _gains(hypotheses)
         # |A k|^2 = k^2 (z^2 + |a|^2) + 2 z [ax (kx^2 - ky^2) + 2 ay kx ky], as one product over all hypotheses
         terms = np.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky])
         factors = np.stack([z**2 + ax**2 + ay**2, 2.0 * z * ax, 2.0 * z * ay], axis=-1) * alpha[..., None] ** 2
         square = (factors @ terms).astype(np.float32)
         if self.column.pupil == "gaussian":
-            return np.asarray(np.exp(np.maximum(square, np.float32(0.0)) * np.float32(-0.125)))
-        return disc_transfer_fast(np.sqrt(np.maximum(square, np.float32(0.0))))
+            h = np.exp(np.maximum(square, np.float32(0.0)) * np.float32(-0.125))
+        else:
+            h = disc_transfer_fast(np.sqrt(np.maximum(square, np.float32(0.0))))
+        return np.asarray(h * _gains(hypotheses), np.float32)
 
     def _wave(self, z: Real, ax: Real, ay: Real, alpha: Real) -> Real32:
         kx, ky = self._k[0][self.active], self._k[1][self.active]
@@ -297,7 +300,7 @@ class Scene:
 
     @staticmethod
     def _whitened(view: View) -> Complex:
-        return np.asarray(view.spectra / np.float32(np.sqrt(view.noise)), np.complex64)
+        return np.asarray(view.spectra / np.sqrt(view.noise), np.complex64)
 
     @staticmethod
     def _undo_scale(view: View, scale_per_m: float) -> Complex:
@@ -319,9 +322,9 @@ class Scene:
         return np.asarray(np.add.reduceat(samples.ravel()[grid.order], grid.starts) / grid.count)
 
 
-def detected_nats(spectra: Complex, noise: float, independent: float) -> float:
+def detected_nats(spectra: Complex, noise: Real32, independent: float) -> float:
     """How much better one frame is explained with an object in it than as noise alone."""
-    power = np.mean(spectra.real**2 + spectra.imag**2, axis=0) / np.float32(noise) - np.float32(1.0)
+    power = np.mean(spectra.real**2 + spectra.imag**2, axis=0) / noise - np.float32(1.0)
     grid = cells()
     near, wide = (_smooth(power, size).ravel()[grid.order] for size in (5, 31))
     radius = np.hypot(grid.fx, grid.fy) * PATCH_PX
@@ -344,6 +347,11 @@ def _smooth(power: Real32, size: int) -> Real32:
     pad = size // 2
     wrapped = np.concatenate([power[-pad:], power, power[:pad]])
     return np.asarray(cv2.blur(wrapped, (size, size), borderType=cv2.BORDER_REFLECT_101)[pad:-pad])
+
+
+def _gains(hypotheses: Sequence[Hypothesis]) -> Real32:
+    """(hypothesis, frame or 1, 1)"""
+    return np.exp(np.array([at.gains or (0.0,) for at in hypotheses], np.float32))[:, :, None]
 
 
 def _phase(shift_px: NDArray[np.floating]) -> Complex:
