@@ -12,6 +12,7 @@ RECURSIVE_SHARE = 0.05  # of an older picture in a recursive average that is sti
 SLOW_FRAME = 10.0  # settle times: in a scan so long the first lines alone are late, and a second scan costs minutes
 LEAP = 10_000  # frame numbers skipped at once: no queue loses so many
 STEP_BACK_NS = 1_000_000  # a clock that goes back by more is another clock
+PASSED_OVER = ("two_sessions", "frame_repeated")  # such a frame says nothing of the stream
 WORKING_DISTANCE_TOLERANCE_M = 50e-9  # read-backs are rounded
 STIGMATOR_TOLERANCE = 1e-4
 
@@ -32,7 +33,9 @@ class Stream:
         """The controller said when its change had settled."""
         if t_settled_ns is None:
             return self
-        return replace(self, optics_epoch=optics_epoch or self.optics_epoch, settled_ns=t_settled_ns)
+        return replace(
+            self, optics_epoch=self.optics_epoch if optics_epoch is None else optics_epoch, settled_ns=t_settled_ns
+        )
 
 
 def follow(stream: Stream, frame: Frame, settle_s: float) -> tuple[Stream, str | None, bool]:
@@ -40,8 +43,10 @@ def follow(stream: Stream, frame: Frame, settle_s: float) -> tuple[Stream, str |
     optics = frame.optics
     stream, reason, fresh = _session(stream, frame)
     reason = reason or _order(stream, frame)
-    if reason in ("two_sessions", "frame_repeated"):
+    if reason in PASSED_OVER:
         return stream, reason, False
+    if reason == "clock_jump":
+        stream = replace(stream, optics_epoch=None, settled_ns=None)  # what had settled did so by another clock
     new_scene = fresh or (optics.scene_epoch is not None and optics.scene_epoch != stream.scene_epoch)
     stream = _epochs(stream, frame, settle_s, new_scene)
     stream = replace(stream, number=frame.number, t_start_ns=optics.t_start_ns)
@@ -104,10 +109,19 @@ def _epochs(stream: Stream, frame: Frame, settle_s: float, new_scene: bool) -> S
         return stream
     if optics.optics_epoch == stream.optics_epoch and not new_scene:
         return stream
+    if not new_scene and _late(stream, optics.optics_epoch, optics.t_start_ns):
+        return stream
     slow = (optics.frame_time_s or 0.0) >= SLOW_FRAME * settle_s
     known = optics.optics_epoch == stream.optics_epoch and stream.settled_ns is not None and not new_scene
     settled = stream.settled_ns if known else optics.t_start_ns + (0 if slow else round(settle_s * 1e9))
     return replace(stream, optics_epoch=optics.optics_epoch, scene_epoch=optics.scene_epoch, settled_ns=settled)
+
+
+def _late(stream: Stream, optics_epoch: int, t_start_ns: int) -> bool:
+    """A frame from before an acknowledged change, that was still on its way."""
+    if stream.optics_epoch is None or stream.settled_ns is None:
+        return False
+    return optics_epoch < stream.optics_epoch and t_start_ns < stream.settled_ns
 
 
 def _settling(stream: Stream, optics: Optics) -> str | None:

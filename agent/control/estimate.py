@@ -20,7 +20,6 @@ Real = NDArray[np.float64]
 REACH_H = 60.0  # the coarse search goes this far beyond the frames' own span, in half depths of focus
 MODES = 5  # coarse maxima by power that are worth a registration each
 SHIFT_SETS = 3  # distinct registrations that are worth a scan
-CLIMBS = 3  # coarse maxima that are worth a climb
 SAME_SHIFT_PX = 1.0  # registrations closer than this meet when refined
 SIGNAL_NATS = 400.0  # by which an object must speak: noise alone reaches 120, a faint texture 5,000
 FEW_CELLS = 12  # cells of the spectrum with an object in them, below which there is nothing to compare
@@ -29,6 +28,8 @@ WRONG_SIDE = 0.02  # posterior share on the other side of focus that is too much
 TEMPER = 5.0
 UNMOVED_NATS = 100.0  # so much better must equal frames explain themselves before an actuator is called dead
 ALPHA_GRID_RAD = np.geomspace(1e-3, 30e-3, 9)
+ALPHA_COARSE = 0.25  # spread of its logarithm after that grid
+ALPHA_WELL_KNOWN = 0.06  # relative: one climb finds it then
 # Lines all one way cannot tell astigmatism from defocus: a weak belief that columns are stigmated to about h decides.
 ASTIGMATISM_H = 0.5
 STEP = (0.12, 0.12, 0.12, 0.03)  # finite differences: z, ax, ay in h, ln alpha
@@ -114,11 +115,12 @@ class _Mode:
     pupil: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Start:
     """A coarse hypothesis and the registration it was found with."""
 
     z_h: float
+    stretch: float  # logarithm of the angle against the assumed one
     shifts: Real
     pupil: str
 
@@ -190,24 +192,33 @@ class _Search:
     def _starts(self) -> list[_Start]:
         """The best coarse hypotheses: shifts from the likeliest by power alone, then all of them with those shifts."""
         grid = self._grid()
-        hypotheses = [Hypothesis(z * self.h) for z in grid]
-        power = self.scene.incoherent(hypotheses)
-        found: list[tuple[float, float, _Start]] = []
-        for shifts in self._shift_sets([hypotheses[i] for i in _peaks(power)[:MODES]]):
+        power = self.scene.incoherent(self._hypotheses(grid, 0.0))
+        sets = self._shift_sets([Hypothesis(grid[i] * self.h) for i in _peaks(power)[:MODES]])
+        found: list[tuple[float, _Start]] = []
+        for shifts in sets:
             self.scene.align(shifts)
             for pupil in self._pupils():
                 self.scene.set_pupil(pupil)
-                values = self.scene.likelihood(hypotheses)
-                found += [
-                    (float(values[i]), grid[i], _Start(float(grid[i]), shifts, pupil)) for i in _peaks(values)[:3]
-                ]
-        chosen: list[_Start] = []
-        for _, _, start in sorted(found, key=lambda f: -f[0]):
-            if all(abs(start.z_h - other.z_h) > 1.5 for other in chosen):
-                chosen.append(start)
-        best = chosen[: CLIMBS - 1]
-        other_pupil = [start for start in chosen if start.pupil != best[0].pupil][:1]
-        return best + (other_pupil or chosen[CLIMBS - 1 : CLIMBS])
+                for stretch in self._alpha_stretches():
+                    values = self.scene.likelihood(self._hypotheses(grid, stretch))
+                    found += [
+                        (float(values[i]), _Start(float(grid[i] * np.exp(-stretch)), stretch, shifts, pupil))
+                        for i in _peaks(values)[:3]
+                    ]
+        return _worth_climbing([start for _, start in sorted(found, key=lambda f: -f[0])])
+
+    def _hypotheses(self, grid: Real, stretch: float) -> list[Hypothesis]:
+        """The grid's blurs with another angle: a larger angle makes them at a smaller defocus."""
+        factor = float(np.exp(stretch))
+        return [Hypothesis(z * self.h / factor, alpha_factor=factor) for z in grid]
+
+    def _alpha_stretches(self) -> tuple[float, ...]:
+        """Logarithms of the angle, against the assumed one, from which to climb."""
+        known = self.instrument.alpha_rad
+        if not self.fit_alpha:
+            return (0.0,)
+        spread = ALPHA_COARSE if known is None else self.instrument.alpha_sigma_rad / known
+        return (0.0,) if spread < ALPHA_WELL_KNOWN else tuple(spread * t for t in (-1.5, -0.75, 0.0, 0.75, 1.5))
 
     def _pupils(self) -> tuple[str, ...]:
         """How the beam fills its angles is read off the frames too: columns differ, a wrong one costs whole h."""
@@ -224,7 +235,7 @@ class _Search:
     def _climb(self, start: _Start) -> _Mode:
         """Gauss-Newton on (z, ax, ay[, ln alpha]), the shifts renewed half-way."""
         theta = np.zeros(4 + self.gains)
-        theta[0] = start.z_h
+        theta[0], theta[3] = start.z_h, start.stretch
         self.scene.set_pupil(start.pupil)
         self.scene.align(start.shifts)
         for steps in (4, 6):
@@ -235,7 +246,7 @@ class _Search:
     def _allow_for_errors(self, start: _Start) -> None:
         self.scene.set_pupil(start.pupil)
         self.scene.align(start.shifts)
-        self.scene.allow_for_errors(Hypothesis(start.z_h * self.h))
+        self.scene.allow_for_errors(Hypothesis(start.z_h * self.h, alpha_factor=float(np.exp(start.stretch))))
 
     def _again(self, mode: _Mode) -> _Mode:
         """A rival's value by the weights that the best mode was judged by."""
@@ -333,7 +344,7 @@ class _Search:
         weights = _weights(best, rivals)
         spread = sum(w * (m.theta[0] - best.theta[0]) ** 2 for w, m in zip(weights, rivals, strict=True))
         variance = (TEMPER * best.covariance[:3, :3] + np.diag([spread, 0.0, 0.0])) * self.h**2
-        systematic = SYSTEMATIC_H * half + SYSTEMATIC_OF_Z * abs(z)
+        systematic = float(np.hypot(SYSTEMATIC_H * half + SYSTEMATIC_OF_Z * abs(z), self._sigma_of_alpha(z)))
         sigma = float(np.hypot(np.sqrt(variance[0, 0]), systematic))
         sigma_a = float(np.hypot(np.sqrt(0.5 * (variance[1, 1] + variance[2, 2])), systematic))
         other_side = sum(w for w, m in zip(weights, rivals, strict=True) if m.theta[0] * best.theta[0] < 0)
@@ -348,6 +359,17 @@ class _Search:
         frames = tuple(e.frame for e in self.evidence)
         where = self.reference.working_distance_m
         return Estimate(where, z, sigma, (ax, ay), sigma_a, p_wrong, alpha, half, None, frames)
+
+    def _sigma_of_alpha(self, z_m: float) -> float:
+        """What an angle that is only so well known adds, where two working distances cannot fit it.
+
+        z' = r^2 (z + D/2) - D/2: twice its relative error, of the way from the middle of the frames to focus.
+        """
+        known = self.instrument.alpha_rad
+        if self.fit_alpha or known is None:
+            return 0.0
+        middle = z_m + float(np.mean([view.offset_m for view in self.scene.views]))
+        return 2.0 * self.instrument.alpha_sigma_rad / known * abs(middle)
 
     def _unmoved(self, best: _Mode) -> bool:
         """Do the frames agree with one another better than any defocus makes them differ?"""
@@ -365,6 +387,16 @@ def _weights(best: _Mode, rivals: list[_Mode]) -> list[float]:
 def object_nats(e: Evidence) -> float:
     """How much better one frame is explained with an object in it than as noise alone."""
     return detected_nats(e.spectra, e.noise, e.independent)
+
+
+def _worth_climbing(ranked: list[_Start]) -> list[_Start]:
+    """The best, the best with the other pupil and with other angles wherever they lie, and the best elsewhere."""
+    best = ranked[0]
+    chosen = [best, *[start for start in ranked if start.pupil != best.pupil][:1]]
+    for stretch in {start.stretch for start in ranked} - {best.stretch}:
+        chosen += [start for start in ranked if start.stretch == stretch][:1]
+    chosen += [start for start in ranked if abs(start.z_h - best.z_h) > 1.5 and start not in chosen][:1]
+    return chosen
 
 
 def _peaks(values: Real) -> list[int]:

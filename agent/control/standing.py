@@ -41,9 +41,13 @@ class Standing:
         self._flags.clear()
         return edges
 
+    def holding(self) -> str | None:
+        """Why no advice is given now, told or not yet."""
+        return next((code for code in self.codes if self.holds(code)), None)
+
     def hold_edges(self, wall_ns: int) -> tuple[Hold, ...]:
         """End of the old reason and begin of the new one, where they differ."""
-        reason = next((code for code in self.codes if self.holds(code)), None)
+        reason = self.holding()
         if reason == self.reason:
             return ()
         edges = []

@@ -13,7 +13,10 @@ PATIENCE = 3  # changes that were superseded, expired or clipped in one routine 
 
 @dataclass(frozen=True)
 class Steering:
-    """`out` is the suggestion not yet acknowledged; `expected` what the optics should be since the last one was."""
+    """`out` is the suggestion not yet acknowledged; `expected` what the optics should be since the last one was.
+
+    `left_epoch` is the one that the last suggestion was made for: the optics before it.
+    """
 
     out: str | None = None
     kind: Kind | None = None
@@ -21,22 +24,43 @@ class Steering:
     deadline_ns: int = 0
     expected_m: float | None = None
     expected_epoch: int | None = None
+    left_epoch: int | None = None
+    settled_ns: int | None = None  # producer's clock, of the last acknowledgement
     troubles: int = 0
 
-    def sent(self, number: str, kind: Kind, move: Move, *, now_ns: int, frame_time_s: float | None) -> "Steering":
+    def sent(
+        self, number: str, kind: Kind, move: Move, *, epoch: int | None, now_ns: int, frame_time_s: float | None
+    ) -> "Steering":
         wait_s = max(ACK_S, ACK_FRAMES * (frame_time_s or 0.0))
-        return replace(self, out=number, kind=kind, move=move, deadline_ns=now_ns + round(wait_s * 1e9))
+        deadline_ns = now_ns + round(wait_s * 1e9)
+        return replace(self, out=number, kind=kind, move=move, deadline_ns=deadline_ns, left_epoch=epoch)
 
     def overdue(self, now_ns: int) -> bool:
         return self.out is not None and now_ns >= self.deadline_ns
 
     def explains(self, working_distance_m: float | None, optics_epoch: int | None) -> bool:
-        """Is a change of the optics what was suggested, or what was acknowledged?"""
-        if optics_epoch is not None and optics_epoch == self.expected_epoch:
+        """Is a change of the optics what was suggested, what was acknowledged, or a late word of what was before?"""
+        if optics_epoch is not None and optics_epoch in (self.expected_epoch, self.left_epoch):
             return True
-        if self.out is None or self.move is None or working_distance_m is None:
+        lands_m = self.move.working_distance_m if self.out is not None and self.move is not None else None
+        if lands_m is None and self.expected_epoch is None:
+            lands_m = self.expected_m  # the acknowledgement named no epoch
+        return (
+            lands_m is not None and working_distance_m is not None and abs(working_distance_m - lands_m) <= READ_BACK_M
+        )
+
+    def arrived(self, optics_epoch: int | None) -> "Steering":
+        """The epoch of an acknowledged change that its acknowledgement did not name."""
+        unnamed = self.out is None and self.expected_m is not None and self.expected_epoch is None
+        return replace(self, expected_epoch=optics_epoch) if unnamed else self
+
+    def unmoved(self, optics_epoch: int | None, t_start_ns: int | None, now_ns: int) -> bool:
+        """Does a frame show the optics of before, though it began after they were acknowledged to have changed?"""
+        if self.out is not None or optics_epoch is None or self.expected_epoch in (None, optics_epoch):
             return False
-        return abs(working_distance_m - self.move.working_distance_m) <= READ_BACK_M
+        if self.settled_ns is None or t_start_ns is None:
+            return optics_epoch == self.left_epoch and now_ns >= self.deadline_ns
+        return optics_epoch == self.left_epoch and t_start_ns >= self.settled_ns
 
     def cancelled(self) -> "Steering":
         return Steering()
@@ -53,7 +77,7 @@ def acknowledge(steering: Steering, ack: Ack) -> tuple[Steering, str | None]:
         return _trouble(free, "no_ack" if ack.outcome is Outcome.EXPIRED else "operator")
     told = ack.working_distance_m
     landed = steering.move.working_distance_m if told is None else told
-    free = replace(free, expected_m=landed, expected_epoch=ack.optics_epoch)
+    free = replace(free, expected_m=landed, expected_epoch=ack.optics_epoch, settled_ns=ack.t_settled_ns)
     short = abs(landed - steering.move.working_distance_m) > READ_BACK_M
     if ack.outcome is Outcome.CLIPPED or short:
         return _trouble(free, "clipped")
