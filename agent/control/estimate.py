@@ -29,6 +29,7 @@ TEMPER = 5.0
 UNMOVED_NATS = 100.0  # so much better must equal frames explain themselves before an actuator is called dead
 ALPHA_GRID_RAD = np.geomspace(1e-3, 30e-3, 9)
 ALPHA_COARSE = 0.25  # spread of its logarithm after that grid
+ALPHA_LEAST = 0.05  # relative error of any certificate's angle, whatever it says
 ALPHA_WELL_KNOWN = 0.06  # relative: one climb finds it then
 # Lines all one way cannot tell astigmatism from defocus: a weak belief that columns are stigmated to about h decides.
 ASTIGMATISM_H = 0.5
@@ -287,7 +288,7 @@ class _Search:
         """Minus the logarithm of the prior, as loud as one frame's word that is not tempered."""
         total = 0.5 * float(theta[1] ** 2 + theta[2] ** 2) / ASTIGMATISM_H**2
         if self.fit_alpha and self.instrument.alpha_rad is not None:
-            total += 0.5 * (float(theta[3]) * self.instrument.alpha_rad / self.instrument.alpha_sigma_rad) ** 2
+            total += float(np.log1p((theta[3] / self._alpha_spread) ** 2))  # far tails: certificates can be wrong
         if self.gains:
             total += float(np.log1p((theta[4:] / self.instrument.gain_sigma) ** 2).sum())
         return total
@@ -306,7 +307,7 @@ class _Search:
         belief = 1.0 / ASTIGMATISM_H**2
         alpha = 0.0
         if self.instrument.alpha_rad is not None and self.instrument.alpha_sigma_rad > 0.0:
-            alpha = (self.instrument.alpha_rad / self.instrument.alpha_sigma_rad) ** 2
+            alpha = 2.0 / (self._alpha_spread**2 + float(theta[3]) ** 2)
         gains: Real | list[float] = 2.0 / (self.instrument.gain_sigma**2 + theta[4:] ** 2) if self.gains else []
         return TEMPER * np.array([1e-4, belief, belief, alpha, *gains])
 
@@ -365,11 +366,16 @@ class _Search:
 
         z' = r^2 (z + D/2) - D/2: twice its relative error, of the way from the middle of the frames to focus.
         """
-        known = self.instrument.alpha_rad
-        if self.fit_alpha or known is None:
+        if self.fit_alpha or self.instrument.alpha_rad is None or self.instrument.alpha_sigma_rad == 0.0:
             return 0.0
         middle = z_m + float(np.mean([view.offset_m for view in self.scene.views]))
-        return 2.0 * self.instrument.alpha_sigma_rad / known * abs(middle)
+        return 2.0 * self._alpha_spread * abs(middle)
+
+    @property
+    def _alpha_spread(self) -> float:
+        """Relative error of the angle: what is claimed, or what any column drifts by."""
+        known = self.instrument.alpha_rad or 1.0
+        return max(self.instrument.alpha_sigma_rad / known, ALPHA_LEAST)
 
     def _unmoved(self, best: _Mode) -> bool:
         """Do the frames agree with one another better than any defocus makes them differ?"""

@@ -16,7 +16,7 @@ from calibration.optics import half_depth_of_focus_m
 KEPT = 12  # frames the estimator is given at most; older ones are of another day
 CONVERGED_H = 0.3  # of h: below it a correction costs more dose than it gains
 SURE_H = 0.35  # of h: a correction needs a sigma below this, or below a share of the way
-SURE_SHARE = 0.15
+SURE_SHARE = 0.2
 ASTIGMATISM_H = 0.3  # of h: below it stigmation is as good as defocus allows to see
 PROBE_H = (2.0, 12.0)  # smallest and largest probe, in h: the best near focus and at 25 h (information floor)
 PROBE_UNKNOWN_H = 6.0  # where no model tells the blur

@@ -9,12 +9,12 @@ else: an aligner of its own goes wrong where the transfer changes sign.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.control.cells import FINE_BINS, Samples, cells
 from agent.control.spectra import PATCH_PX
 from calibration.optics import disc_transfer_fast, probe_transfer
 
@@ -22,54 +22,13 @@ Real = NDArray[np.float64]
 Real32 = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 
-LOW_BINS = 2.0  # leakage of the mean and slow shading live below
-HIGH_BINS = 116.0  # the noise is measured beyond
-FINE_BINS = 40.0  # below it every sample is a cell of its own: wide discs ring there
-CELL = 3  # above it 3 x 3 samples share one object power
-COARSE_PX = 128  # the correlation that finds shifts needs no more than half the band
 MODEL_ERROR = 0.05**2  # of the transfer squared: gain, drift within a frame, edges that moved in or out
 SCALE_NATS = 20.0  # most columns keep the magnification: so much must speak against it
 INAUDIBLE = 0.1  # signal to noise of a cell below which a slightly wrong noise would speak for it
 MIXING = 1 / 4  # bins squared: how far a sine window spreads each axis of the spectrum
 AUDIBLE_WIDE = 0.08  # the same over 31 x 31 samples, where chance has less say
+FEW = 6  # hypotheses at a time: their transfers stay in the processor's cache
 DARK = 1e-4  # of full transfer squared: no real pupil follows a uniform disc in its far rings
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The half-plane of a patch spectrum, sorted into cells."""
-
-    order: NDArray[np.intp]  # flat samples, cell by cell
-    starts: NDArray[np.intp]
-    count: Real  # samples in each cell
-    fx: Real  # cycles per pixel, mean of each cell
-    fy: Real
-    of_sample: NDArray[np.intp]  # (256*129) cell of each sample, -1 outside
-
-
-@lru_cache(maxsize=1)
-def cells() -> Cells:
-    by = np.fft.fftfreq(PATCH_PX, 1.0 / PATCH_PX)[:, None] * np.ones((1, PATCH_PX // 2 + 1))
-    bx = np.ones((PATCH_PX, 1)) * np.arange(PATCH_PX // 2 + 1)[None, :]
-    radius = np.hypot(bx, by)
-    # The column bx = 0 holds each sample twice (k and -k): keep one half.
-    used = (radius >= LOW_BINS) & (radius <= HIGH_BINS) & ~((bx == 0) & (by < 0))
-    fine = radius < FINE_BINS
-    key = np.where(
-        fine,
-        (by + 200) * 1000 + bx,
-        1_000_000 + np.floor((by + 201) / CELL) * 1000 + np.floor(bx / CELL),
-    )
-    flat = np.flatnonzero(used.ravel())
-    values, inverse = np.unique(key.ravel()[flat], return_inverse=True)
-    order = flat[np.argsort(inverse, kind="stable")]
-    count = np.bincount(inverse, minlength=values.size).astype(np.float64)
-    starts = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.intp)
-    of_sample = np.full(by.size, -1, np.intp)
-    of_sample[flat] = inverse
-    mean_x = np.add.reduceat(bx.ravel()[order], starts) / count / PATCH_PX
-    mean_y = np.add.reduceat(by.ravel()[order], starts) / count / PATCH_PX
-    return Cells(order, starts, count, mean_x, mean_y, of_sample)
 
 
 @dataclass(frozen=True)
@@ -117,25 +76,35 @@ class Scene:
         self.pairs = [(i, j) for i in range(self.n) for j in range(i + 1, self.n)]
         self._k = (2 * np.pi * cells().fx / column.pixel_size_m, 2 * np.pi * cells().fy / column.pixel_size_y_m)
         self.shifts = np.zeros((self.n, 2))  # px, of frame i against frame 0
-        whitened = [self._whitened(view) for view in self.views]
-        power = [np.mean(w.real**2 + w.imag**2, axis=0) for w in whitened]
-        self.auto = np.stack([self._cell_mean(p) for p in power])
+        power = [_power(view.spectra) / view.noise for view in self.views]
         trust = self.weight * _trust(self._signal(np.sum(power, axis=0)))
         self.active = np.flatnonzero(trust)
         self.trust = trust[self.active]
-        self.heard = self.auto[:, self.active]
-        self.belief = np.ones((self.n, self.active.size))  # of each frame in each cell, against its noise alone
-        self.crosses: dict[float, list[Complex]] = {}
+        self.heard = np.stack([cells().mean(p)[self.active] for p in power]).astype(np.float32)
+        self.belief = np.ones_like(self.heard)  # of each frame in each cell, against its noise alone
+        self.samples = Samples(self.active)
+        kx, ky = self._k = self._k[0][self.active], self._k[1][self.active]
+        self._terms = np.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky]).astype(np.float32)
+        self.whitened = [self._whitened(view) for view in self.views]  # (patch, sample) each
+        self.crosses: dict[float, Complex] = {}
         self.set_scale(0.0)
 
     def set_scale(self, scale_per_m: float) -> None:
         """Sum over patches with the magnification change a working distance brings (per metre)."""
         self.scale_per_m = scale_per_m
         if scale_per_m not in self.crosses:
-            aligned = [self._whitened(view) * self._undo_scale(view, scale_per_m) for view in self.views]
-            self.crosses[scale_per_m] = [np.mean(aligned[i] * np.conj(aligned[j]), axis=0) for i, j in self.pairs]
+            aligned = [self._undo_scale(*each, scale_per_m) for each in zip(self.whitened, self.views, strict=True)]
+            self.crosses[scale_per_m] = self._crossed(aligned)
         self.cross = self.crosses[scale_per_m]
         self.align(self.shifts)
+
+    def _crossed(self, aligned: Sequence[Complex]) -> Complex:
+        """(pair, sample): mean over patches of the first times the second's conjugate."""
+        cross = np.zeros((len(self.pairs), self.samples.flat.size), np.complex64)
+        turned = [np.conj(each) for each in aligned]
+        for row, (i, j) in zip(cross, self.pairs, strict=True):
+            np.einsum("ps,ps->s", aligned[i], turned[j], out=row)
+        return cross / np.float32(len(aligned[0]))
 
     def set_pupil(self, pupil: str) -> None:
         """Take the beam's angles as an even disc or as a Gaussian of the same spread."""
@@ -144,16 +113,11 @@ class Scene:
     def align(self, shifts: Real) -> None:
         """Use these shifts (frame, xy), px, for the coherent likelihood."""
         self.shifts = shifts
-        self.coherent = (
-            np.stack(
-                [
-                    self._cell_mean((cross * _phase(shifts[i] - shifts[j])).real)[self.active]
-                    for cross, (i, j) in zip(self.cross, self.pairs, strict=True)
-                ]
-            )
-            if self.pairs
-            else np.zeros((0, self.active.size))
-        )
+        turns = [self.samples.turn(shift) for shift in shifts]
+        real = np.empty(self.cross.shape, np.float32)
+        for row, cross, (i, j) in zip(real, self.cross, self.pairs, strict=True):
+            row[:] = (cross * turns[i] * np.conj(turns[j])).real
+        self.coherent = self.samples.mean(real)  # (pair, cell)
 
     def transfer(self, hypotheses: Sequence[Hypothesis]) -> Real32:
         """H of each hypothesis and frame in each cell that is heard: (hypothesis, frame, cell)."""
@@ -161,21 +125,20 @@ class Scene:
         ax = np.array([[at.ax_m + view.stigmation_m[0] for view in self.views] for at in hypotheses])
         ay = np.array([[at.ay_m + view.stigmation_m[1] for view in self.views] for at in hypotheses])
         alpha = np.array([[self.column.alpha_rad * at.alpha_factor] for at in hypotheses])
-        kx, ky = self._k[0][self.active], self._k[1][self.active]
         if self.column.wavelength_m is not None:
             return self._wave(z, ax, ay, np.broadcast_to(alpha, z.shape)) * _gains(hypotheses)
         # |A k|^2 = k^2 (z^2 + |a|^2) + 2 z [ax (kx^2 - ky^2) + 2 ay kx ky], as one product over all hypotheses
-        terms = np.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky])
         factors = np.stack([z**2 + ax**2 + ay**2, 2.0 * z * ax, 2.0 * z * ay], axis=-1) * alpha[..., None] ** 2
-        square = (factors @ terms).astype(np.float32)
+        square = factors.astype(np.float32) @ self._terms
+        np.maximum(square, np.float32(0.0), out=square)
         if self.column.pupil == "gaussian":
-            h = np.exp(np.maximum(square, np.float32(0.0)) * np.float32(-0.125))
+            h = np.exp(square * np.float32(-0.125))
         else:
-            h = disc_transfer_fast(np.sqrt(np.maximum(square, np.float32(0.0))))
+            h = disc_transfer_fast(np.sqrt(square, out=square))
         return np.asarray(h * _gains(hypotheses), np.float32)
 
     def _wave(self, z: Real, ax: Real, ay: Real, alpha: Real) -> Real32:
-        kx, ky = self._k[0][self.active], self._k[1][self.active]
+        kx, ky = self._k
         rows = [
             probe_transfer(
                 kx, ky, z_m=at[0], ax_m=at[1], ay_m=at[2], alpha_rad=at[3], wavelength_m=self.column.wavelength_m
@@ -186,25 +149,27 @@ class Scene:
 
     def incoherent(self, hypotheses: Sequence[Hypothesis]) -> Real:
         """Log likelihood from the power of each frame alone: needs no shifts, knows less."""
-        power = self.transfer(hypotheses) ** 2 + DARK
-        excess = self.heard[None] - 1.0
-        trust = np.ones_like(power)
+        return np.concatenate([self._by_power(self.transfer(few)) for few in _few(hypotheses)])
+
+    def _by_power(self, h: Real32) -> Real:
+        power = h**2 + np.float32(DARK)
+        weighted = power
         for _ in range(3):  # reweighted moments of the object's power: the maximum likelihood within its noise
-            top = (trust * power * excess).sum(axis=1)
-            found = np.maximum(top, 0.0) / np.maximum((trust * power**2).sum(axis=1), 1e-12)
-            trust = 1.0 / (1.0 + found[:, None] * power) ** 2
-        expected = 1.0 + found[:, None] * power
-        each = (self.heard[None] - self.heard[None] / expected - np.log(expected)).sum(axis=1)
-        return np.asarray((self.weight[self.active] * each).sum(axis=1))
+            top = (weighted * (self.heard - 1)).sum(axis=1)
+            found = np.maximum(top, 0) / np.maximum((weighted * power).sum(axis=1), np.float32(1e-12))
+            expected = 1 + found[:, None] * power
+            weighted = power / expected**2
+        each = (self.heard - self.heard / expected - np.log(expected)).sum(axis=1)
+        return np.asarray(each.astype(np.float64) @ self.weight[self.active])
 
     def likelihood(self, hypotheses: Sequence[Hypothesis]) -> Real:
         """Log likelihood with the present shifts: how much of the signal lies along the expected direction."""
-        return self._along(self.transfer(hypotheses))
+        return np.concatenate([self._along(self.transfer(few)) for few in _few(hypotheses)])
 
     def _along(self, h: Real32) -> Real:
-        weighted = h * self.belief[None]
-        strength = (h * weighted).sum(axis=1) + DARK
-        return np.asarray((self.trust * self._projected(weighted) / strength).sum(axis=1))
+        weighted = h * self.belief
+        strength = (h * weighted).sum(axis=1) + np.float32(DARK)
+        return np.asarray((self._projected(weighted) / strength).astype(np.float64) @ self.trust)
 
     def allow_for_errors(self, at: Hypothesis) -> None:
         """Believe each frame less where the model must err by more than noise, as far as `at` can tell.
@@ -219,7 +184,7 @@ class Scene:
         object_power = np.maximum(self._projected(h[None])[0] / strength, 0.0) / strength
         away = self.shifts - self.shifts.mean(axis=0)
         lost = ((2.0 * np.pi / PATCH_PX) ** 2 * (away**2).sum(axis=1) / 3.0)[:, None]
-        self.belief = 1.0 / (1.0 + object_power * (MIXING * slope**2 + lost * h**2))
+        self.belief = (1.0 / (1.0 + object_power * (MIXING * slope**2 + lost * h**2))).astype(np.float32)
         signal = (np.maximum(self.heard - 1.0, 0.0) * self.belief).sum(axis=0)
         self.trust = self.weight[self.active] * _trust(signal)
 
@@ -243,11 +208,14 @@ class Scene:
         signal = np.maximum(((self.heard - 1.0) * self.belief).sum(axis=0), 0.0)
         return np.asarray(2.0 * np.einsum("aic,bic,c->ab", slopes, slopes, self.trust * signal, optimize=True))
 
-    def _projected(self, h: NDArray[np.floating]) -> Real:
-        """h^T (W - 1) h in each cell: the signal along h."""
-        total = (h**2 * (self.heard[None] - 1.0)).sum(axis=1)
-        for index, (i, j) in enumerate(self.pairs):
-            total += 2.0 * h[:, i] * h[:, j] * self.coherent[index]
+    def _projected(self, h: Real32) -> Real32:
+        """h^T (W - 1) h in each cell, the signal along h: (hypothesis, frame, cell) -> (hypothesis, cell)."""
+        total = (h * h * (self.heard - 1)).sum(axis=1)
+        product = np.empty_like(total)
+        for (i, j), coherent in zip(self.pairs, 2 * self.coherent, strict=True):
+            np.multiply(h[:, i], h[:, j], out=product)
+            product *= coherent
+            total += product
         return np.asarray(total)
 
     def find_shifts(self, at: Hypothesis, *, reach_px: int = 60) -> None:
@@ -258,20 +226,22 @@ class Scene:
         for i in range(self.n):
             if i != reference:
                 product = self._pair(i, reference) * filters[i] * filters[reference]
-                shifts[i] = _peak(product, reach_px)
+                shifts[i] = self.samples.peak(product, reach_px)
         self.align(shifts - shifts[0])
         self.refine_shifts(at)
 
     def refine_shifts(self, at: Hypothesis) -> None:
         """Newton steps on the phases: each frame against all the others."""
         filters = self._filters(at)
+        weighted = {(i, j): self._pair(i, j) * (filters[i] * filters[j]) for i, j in self.pairs}
+        weighted |= {(j, i): np.conj(product) for (i, j), product in weighted.items()}
         shifts = self.shifts.copy()
+        turns = [self.samples.turn(-shift) for shift in shifts]
         for _ in range(2):
             for i in range(1, self.n):
-                others = [
-                    self._pair(i, j) * filters[i] * filters[j] * _phase(-shifts[j]) for j in range(self.n) if j != i
-                ]
-                shifts[i] = _newton(np.sum(others, axis=0), shifts[i])
+                others = sum(weighted[i, j] * turns[j] for j in range(self.n) if j != i)
+                shifts[i] = self.samples.climb(np.asarray(others, np.complex64), shifts[i])
+                turns[i] = self.samples.turn(-shifts[i])
         self.align(shifts)
 
     def choose_scale(self, at: Hypothesis, per_m: float) -> None:
@@ -283,9 +253,8 @@ class Scene:
         self.set_scale(max(scored)[1])
 
     def _pair(self, i: int, j: int) -> Complex:
-        if i < j:
-            return self.cross[self.pairs.index((i, j))]
-        return np.conj(self.cross[self.pairs.index((j, i))])
+        cross = self.cross[self.pairs.index((min(i, j), max(i, j)))]
+        return np.asarray(cross if i < j else np.conj(cross))
 
     def _filters(self, at: Hypothesis) -> list[Real32]:
         """h_i sqrt(P/(1 + P |h|^2)) in every sample: their products weight the cross spectra."""
@@ -293,38 +262,30 @@ class Scene:
         strength = (h**2).sum(axis=0) + DARK
         object_power = np.maximum((h**2 * (self.heard - 1.0)).sum(axis=0) / (strength**2), 0.0)
         root = np.sqrt(object_power / (1.0 + object_power * strength))
-        shape = (PATCH_PX, PATCH_PX // 2 + 1)
-        full = np.zeros((self.n, cells().count.size + 1), np.float32)  # the last cell is where samples are unused
-        full[:, self.active] = h * root
-        return [row[cells().of_sample].reshape(shape) for row in full]
+        return list((h * root).astype(np.float32)[:, self.samples.cell])
 
-    @staticmethod
-    def _whitened(view: View) -> Complex:
-        return np.asarray(view.spectra / np.sqrt(view.noise), np.complex64)
+    def _whitened(self, view: View) -> Complex:
+        deviation = np.sqrt(view.noise)[self.samples.column]
+        return np.asarray(self.samples.of(view.spectra) / deviation, np.complex64)
 
-    @staticmethod
-    def _undo_scale(view: View, scale_per_m: float) -> Complex:
+    def _undo_scale(self, whitened: Complex, view: View, scale_per_m: float) -> Complex:
         """Phases that bring each patch back to where the reference frame has it."""
         grown = view.grown + scale_per_m * view.offset_m
         if grown == 0.0:
-            return np.ones((1, 1, 1), np.complex64)
-        return np.stack([_phase(centre * grown) for centre in view.centres_px])
+            return whitened
+        return whitened * np.stack([self.samples.turn(centre * grown) for centre in view.centres_px])
 
     def _signal(self, power: Real32) -> Real:
         """Power above noise of all frames together, smoothed over more samples the weaker it is expected to be."""
         excess = power - np.float32(self.n)
-        near, far, wide = (self._cell_mean(_smooth(excess, size)) for size in (5, 11, 31))
+        near, far, wide = (cells().mean(_smooth(excess, size)) for size in (5, 11, 31))
         radius = np.hypot(cells().fx, cells().fy) * PATCH_PX
         return np.where(radius < FINE_BINS, near, np.where(wide > AUDIBLE_WIDE, far, 0.0))
-
-    def _cell_mean(self, samples: Real32) -> Real:
-        grid = cells()
-        return np.asarray(np.add.reduceat(samples.ravel()[grid.order], grid.starts) / grid.count)
 
 
 def detected_nats(spectra: Complex, noise: Real32, independent: float) -> float:
     """How much better one frame is explained with an object in it than as noise alone."""
-    power = np.mean(spectra.real**2 + spectra.imag**2, axis=0) / noise - np.float32(1.0)
+    power = _power(spectra) / noise - np.float32(1.0)
     grid = cells()
     near, wide = (_smooth(power, size).ravel()[grid.order] for size in (5, 31))
     radius = np.hypot(grid.fx, grid.fy) * PATCH_PX
@@ -354,45 +315,12 @@ def _gains(hypotheses: Sequence[Hypothesis]) -> Real32:
     return np.exp(np.array([at.gains or (0.0,) for at in hypotheses], np.float32))[:, :, None]
 
 
-def _phase(shift_px: NDArray[np.floating]) -> Complex:
-    """exp(+i k d): undoes a displacement of d pixels."""
-    fy = np.fft.fftfreq(PATCH_PX)[:, None]
-    fx = np.fft.rfftfreq(PATCH_PX)[None, :]
-    return np.asarray(
-        np.exp(2j * np.pi * fy * shift_px[1]).astype(np.complex64)
-        * np.exp(2j * np.pi * fx * shift_px[0]).astype(np.complex64)
-    )
+def _few(hypotheses: Sequence[Hypothesis]) -> list[Sequence[Hypothesis]]:
+    return [hypotheses[i : i + FEW] for i in range(0, len(hypotheses), FEW)]
 
 
-def _peak(product: Complex, reach_px: int) -> Real:
-    """Displacement of the first frame against the second, to half a coarse pixel."""
-    half = COARSE_PX // 2
-    rows = np.r_[0:half, PATCH_PX - half : PATCH_PX]
-    small = product[rows, : half + 1]
-    correlation = np.fft.irfft2(small, (COARSE_PX, COARSE_PX))
-    step = PATCH_PX / COARSE_PX
-    reach = int(reach_px / step)
-    window = np.roll(correlation, (reach, reach), axis=(0, 1))[: 2 * reach + 1, : 2 * reach + 1]
-    y, x = np.unravel_index(int(np.argmax(window)), window.shape)
-    return np.array([(x - reach) * step, (y - reach) * step], float)
-
-
-def _newton(product: Complex, start_px: Real) -> Real:
-    """Climb sum Re(product exp(ikd)) from start; steps are bounded to a coarse pixel."""
-    fy = 2 * np.pi * np.fft.fftfreq(PATCH_PX)[:, None]
-    fx = 2 * np.pi * np.fft.rfftfreq(PATCH_PX)[None, :]
-    shift = start_px.copy()
-    for _ in range(3):
-        turned = product * _phase(shift)
-        sine, cosine = turned.imag, turned.real
-        gradient = -np.array([(fx * sine).sum(), (fy * sine).sum()])
-        bend = np.array(
-            [
-                [(fx * fx * cosine).sum(), (fx * fy * cosine).sum()],
-                [(fx * fy * cosine).sum(), (fy * fy * cosine).sum()],
-            ]
-        )
-        eigenvalues, vectors = np.linalg.eigh(bend)
-        step = vectors @ ((vectors.T @ gradient) / np.maximum(eigenvalues, 1e-6 + 0.05 * np.abs(eigenvalues).max()))
-        shift = shift + np.clip(step, -2.0, 2.0)
-    return shift
+def _power(spectra: Complex) -> Real32:
+    """Mean over patches of the squared modulus, (256, 129)."""
+    parts = np.ascontiguousarray(spectra).view(np.float32)
+    squares = np.einsum("pyx,pyx->yx", parts, parts) / np.float32(len(parts))
+    return np.asarray(squares[:, 0::2] + squares[:, 1::2], np.float32)
