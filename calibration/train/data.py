@@ -1,0 +1,190 @@
+"""Training pictures for the autofocus model: a seed and an index in, labelled 256x256 uint8 crops out. numpy only.
+
+Each scene is blurred twice by the twin's own probe and cut into four crops, each with its own dose, line noise, gain,
+clip and quantisation. Chunks are kept on disk, so that an interrupted training goes on where it stopped.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.optics import wavelength_m
+from calibration.train import labels, picture
+from calibration.train.scenes import KINDS, SIDE, Field, draw_kind, scene
+from calibration.twin import probe
+from engines.autofocus import condition
+
+CROP = 256
+BLURS = 2  # of one scene
+PER_SCENE = BLURS * (SIDE // CROP) ** 2
+SCENES_PER_CHUNK = 50  # half a minute's work at most is lost to an interruption
+TRAINING, TUNING, HELD_OUT = 0, 500_009, 1_000_003  # added to the seed: specimens of one are never seen by another
+
+
+@dataclass(frozen=True)
+class Samples:
+    """n labelled crops. Facts that are no label are kept for the tables."""
+
+    image: NDArray[np.uint8]  # (n, CROP, CROP)
+    condition: NDArray[np.float32]  # (n, 2)
+    score: NDArray[np.float32]  # (n,) 0..10
+    log_blur: NDArray[np.float32]  # (n,) ln of blur_px
+    content: NDArray[np.float32]  # (n,) 0..1
+    defocus_h: NDArray[np.float32]  # (n,) |z| / h_eff
+    snr: NDArray[np.float32]  # (n,) rms of the in-focus signal / rms noise
+    kind: NDArray[np.uint8]  # (n,) index into KINDS; len(KINDS) = no specimen at all
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+def join(parts: list[Samples]) -> Samples:
+    return Samples(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Samples)})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stream of scenes; the same source gives the same bytes."""
+
+    seed: int
+    without: str = ""  # a kind of specimen left out
+    chunk: int = SCENES_PER_CHUNK
+
+    def path(self, folder: Path, index: int) -> Path:
+        return folder / f"{self.seed}-{self.without or 'all'}-{self.chunk}-{index:04d}.npz"
+
+
+def generate(count: int, source: Source, *, folder: Path, progress: Callable[[int], None]) -> Samples:
+    """`count` samples (rounded up to whole chunks) in two processes; chunks already in the folder are read back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks = -(-count // (source.chunk * PER_SCENE))
+    make = partial(_chunk, source=source, folder=folder)
+    parts = []
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        for path in pool.map(make, range(chunks)):
+            parts.append(_read(path))
+            progress(len(parts[-1]))
+    return join(parts)
+
+
+def small(scenes: int, *, seed: int, crop: int = CROP) -> Samples:
+    """A few samples in this process; crop = SIDE gives whole scenes."""
+    return join([samples_of(index, seed=seed, crop=crop) for index in range(scenes)])
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def _chunk(index: int, *, source: Source, folder: Path) -> Path:
+    path = source.path(folder, index)
+    if not path.exists():
+        scenes = range(index * source.chunk, (index + 1) * source.chunk)
+        made = join([samples_of(scene, seed=source.seed, without=source.without) for scene in scenes])
+        partial_path = path.with_suffix(".partial")
+        with partial_path.open("wb") as out:
+            np.savez(out, **{f.name: getattr(made, f.name) for f in fields(Samples)})
+        partial_path.replace(path)
+    return path
+
+
+def _read(path: Path) -> Samples:
+    with np.load(path) as stored:
+        return Samples(**{f.name: stored[f.name] for f in fields(Samples)})
+
+
+def samples_of(index: int, *, seed: int, without: str = "", crop: int = CROP) -> Samples:
+    """The samples of one scene; the same seed and index give the same bytes."""
+    rng = np.random.default_rng([seed, index])
+    kind = draw_kind(rng, without=without)
+    drawn = draw_probe(rng)
+    emission = scene(kind, pixel_size_m=drawn.pixel_size_m, rng=rng)
+    rows: list[dict[str, Any]] = []
+    for number in range(BLURS):
+        used = drawn if number == 0 else draw_defocus(drawn, rng)
+        rows += [_row(shown, used, name) for shown, name in _developed(emission, used, kind=kind, crop=crop, rng=rng)]
+    whole = {"image", "kind"}
+    columns: dict[str, Any] = {
+        name: np.array([row[name] for row in rows], np.uint8 if name in whole else np.float32) for name in rows[0]
+    }
+    return Samples(**columns)
+
+
+def _developed(
+    emission: Field, used: labels.Probe, *, kind: str, crop: int, rng: np.random.Generator
+) -> Iterator[tuple[picture.Picture, str]]:
+    blurred = blur(emission, used)
+    for top in range(0, SIDE, crop):
+        for left in range(0, SIDE, crop):
+            cut = np.s_[top : top + crop, left : left + crop]
+            if rng.random() < picture.EMPTY_SHARE:
+                yield picture.empty((crop, crop), rng), ""
+            else:
+                yield picture.develop(blurred[cut], in_focus=emission[cut], rng=rng), kind
+
+
+def _row(shown: picture.Picture, used: labels.Probe, kind: str) -> dict[str, Any]:
+    blur_px = labels.blur_px(used)
+    content = labels.content(shown.clean, noise_variance=shown.noise_variance, sigma_px=blur_px)
+    return {
+        "image": shown.pixels,
+        "condition": condition(used.pixel_size_m),
+        "score": labels.sharpness(used) * content,
+        "log_blur": np.log(blur_px),
+        "content": content,
+        "defocus_h": abs(used.z_m) / used.half_depth_m,
+        "snr": shown.snr,
+        "kind": KINDS.index(kind) if kind else len(KINDS),
+    }
+
+
+def blur(emission: Field, used: labels.Probe) -> Field:
+    """The twin's probe, wave or disc as the pixel size asks."""
+    return probe.blur(
+        emission,
+        pixel_size_m=used.pixel_size_m,
+        z_m=used.z_m,
+        ax_m=used.ax_m,
+        ay_m=used.ay_m,
+        alpha_rad=used.alpha_rad,
+        fw50_m=used.floor_m,
+        wavelength_m=wavelength_m(used.energy_ev) if used.waves else None,
+    )
+
+
+def draw_probe(rng: np.random.Generator) -> labels.Probe:
+    """An instrument, a magnification and a defocus: 2..250 nm, 2..12 mrad, 0.5..30 keV."""
+    bare = labels.Probe(
+        pixel_size_m=float(np.exp(rng.uniform(np.log(2e-9), np.log(250e-9)))),
+        alpha_rad=float(np.exp(rng.uniform(np.log(2e-3), np.log(12e-3)))),
+        energy_ev=float(np.exp(rng.uniform(np.log(500.0), np.log(30e3)))),
+        z_m=0.0,
+        ax_m=0.0,
+        ay_m=0.0,
+    )
+    return draw_defocus(bare, rng)
+
+
+def draw_defocus(bare: labels.Probe, rng: np.random.Generator) -> labels.Probe:
+    """Another working distance on the same instrument: one in eight in focus, the rest log-uniform to 30 px of blur."""
+    sigma_px = float(np.exp(rng.uniform(np.log(0.15), np.log(30.0)))) if rng.random() > 0.125 else 0.0
+    z_m = sigma_px * 2.0 * bare.pixel_size_m / bare.alpha_rad * (1.0 if rng.random() < 0.5 else -1.0)
+    ratio = float(rng.choice([0.0, rng.uniform(0.0, 0.5), rng.uniform(0.5, 1.2)], p=[0.5, 0.35, 0.15]))
+    angle = float(rng.uniform(0.0, 2.0 * np.pi))
+    a_m = ratio * abs(z_m)
+    return labels.Probe(
+        pixel_size_m=bare.pixel_size_m,
+        alpha_rad=bare.alpha_rad,
+        energy_ev=bare.energy_ev,
+        z_m=z_m,
+        ax_m=a_m * float(np.cos(angle)),
+        ay_m=a_m * float(np.sin(angle)),
+    )

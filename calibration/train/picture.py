@@ -1,0 +1,104 @@
+"""From a blurred signal to the 8-bit picture an instrument would show, with every nuisance but blur. numpy only.
+
+Contrast, dose, amplifier lag, charging, line jitter, line noise, gain and offset, clip, percentile stretch.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.train.scenes import Field
+from calibration.twin import scan
+
+EMPTY_SHARE = 0.08  # pictures of nothing at all: black, white, noise
+ROUNDING = 1.0 / 12.0  # variance of a grey level's rounding
+SNR_RANGE = (0.25, 12.0)
+STRETCH_PERCENTILES = (0.1, 99.9)  # as agent/perceive maps 16 bits and floats
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, and the truth the labels need."""
+
+    pixels: NDArray[np.uint8]  # (h, w)
+    clean: Field  # the same without noise, grey levels, clipped as the picture is
+    noise_variance: float  # grey levels squared
+    snr: float
+
+
+def develop(signal: Field, *, in_focus: Field, rng: np.random.Generator) -> Picture:
+    """One exposure of the blurred signal at a dose that gives the drawn SNR in focus."""
+    snr = float(np.exp(rng.uniform(*np.log(SNR_RANGE))))
+    electrons = scan.electrons_for_snr(in_focus, snr)
+    steady = np.asarray(np.maximum(_disturb(signal, rng), 0.0), np.float32)
+    counts = scan.expose(steady, electrons_per_pixel=electrons, rng=rng)
+    noise = counts - electrons * steady
+    counts, noise = _lag(steady * electrons, noise, rng)
+    lines = _line_noise(counts.shape, float(noise.std()), rng)
+    return _digitise(counts + lines, electrons * steady, noise_variance=float(noise.var()), snr=snr, rng=rng)
+
+
+def empty(shape: tuple[int, int], rng: np.random.Generator) -> Picture:
+    """Black, white, grey, or noise of several sorts with or without shading: nothing to focus on."""
+    level = float(rng.choice([0.0, 255.0, rng.uniform(5.0, 250.0)], p=[0.15, 0.15, 0.7]))
+    spread = float(np.exp(rng.uniform(np.log(0.05), np.log(70.0)))) if 0.0 < level < 255.0 else 0.0
+    noise = rng.standard_normal(shape).astype(np.float32)
+    if rng.random() < 0.2:
+        noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), float(rng.uniform(0.3, 0.5))), np.float32)
+    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j].astype(np.float32)
+    tilt = float(rng.uniform(0.0, 2.0)) * spread if rng.random() < 0.4 else 0.0
+    angle = float(rng.uniform(0.0, 2.0 * np.pi))
+    shading = np.asarray(level + tilt * (np.cos(angle) * x + np.sin(angle) * y), np.float32)
+    drawn = shading + spread * noise / max(float(noise.std()), 1e-6) + _line_noise(shape, spread, rng)
+    pixels = np.asarray(np.clip(drawn + 0.5, 0, 255), np.uint8)
+    return Picture(pixels, shading, spread**2 + ROUNDING, 0.0)
+
+
+def _disturb(signal: Field, rng: np.random.Generator) -> Field:
+    """What the scan and the charge do to the signal before any electron is counted."""
+    if rng.random() < 0.2:
+        strength, length = float(rng.uniform(-0.4, 0.4)), float(rng.uniform(20.0, 120.0))
+        signal = scan.charging_tail(signal, strength=strength, length_px=length)
+    if rng.random() < 0.25:
+        shift = scan.jitter(signal.shape[0], sigma_px=float(rng.uniform(0.05, 0.5)), rng=rng)
+        signal = scan.displace_rows(signal, shift)
+    return signal
+
+
+def _lag(steady: Field, noise: Field, rng: np.random.Generator) -> tuple[Field, Field]:
+    """A one-pole amplifier of up to half a pixel, now and then; it smears signal and noise alike."""
+    if rng.random() > 0.2:
+        return steady + noise, noise
+    keep = float(np.exp(-1.0 / rng.uniform(0.1, 0.5)))
+    taps = np.zeros((1, 7), np.float32)
+    taps[0, :4] = keep ** np.arange(3, -1, -1)  # the pixel itself and three before it
+    taps /= taps.sum()
+    smeared = np.asarray(cv2.filter2D(noise, -1, taps), np.float32)
+    return np.asarray(cv2.filter2D(steady, -1, taps), np.float32) + smeared, smeared
+
+
+def _line_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> Field:
+    strength = float(rng.uniform(0.0, 0.3)) * sigma if rng.random() < 0.3 else 0.0
+    return np.asarray(strength * rng.standard_normal((shape[0], 1)), np.float32)
+
+
+def _digitise(counts: Field, clean: Field, *, noise_variance: float, snr: float, rng: np.random.Generator) -> Picture:
+    gain, offset = _stretch(counts) if rng.random() < 0.3 else _operator(counts, rng)
+    pixels = np.asarray(np.clip(counts * gain + offset + 0.5, 0, 255), np.uint8)
+    shown = np.asarray(np.clip(clean * gain + offset, 0, 255), np.float32)
+    return Picture(pixels, shown, noise_variance * gain**2 + ROUNDING, snr)
+
+
+def _stretch(counts: Field) -> tuple[float, float]:
+    low, high = np.percentile(counts, STRETCH_PERCENTILES)
+    gain = 255.0 / max(float(high - low), 1e-6)
+    return gain, -float(low) * gain
+
+
+def _operator(counts: Field, rng: np.random.Generator) -> tuple[float, float]:
+    """Brightness and contrast as a hand would leave them, clipped or flat at times."""
+    spread = float(np.exp(rng.uniform(np.log(3.0), np.log(60.0))))
+    gain = spread / max(float(counts.std()), 1e-6)
+    return gain, float(rng.uniform(40.0, 200.0)) - float(counts.mean()) * gain
