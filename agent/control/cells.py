@@ -5,6 +5,7 @@ Registration works on those samples alone: elsewhere there is nothing but noise,
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import atan2, cos, hypot, sin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ FINE_BINS = 40.0  # below it every sample is a cell of its own: wide discs ring 
 CELL = 3  # above it 3 x 3 samples share one object power
 COARSE_PX = 128  # the correlation that finds shifts needs no more than half the band
 CLIMBS = 3  # Newton steps on the phases: from half a coarse pixel to a hundredth of a pixel
+STILL_PX = 0.002  # a step this short is the last: it doubles the correct digits each time
+KX = 2 * np.pi * np.fft.rfftfreq(PATCH_PX)  # rad/px, by column
+KY = 2 * np.pi * np.fft.fftfreq(PATCH_PX)  # by row
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,7 @@ class Samples:
         first = np.repeat(grid.starts[chosen] - self.starts, count)
         self.flat = grid.order[first + np.arange(self.cell.size)]  # (s,) into the half-plane
         self.row, self.column = np.divmod(self.flat, COLUMNS)
-        kx = 2 * np.pi * np.fft.rfftfreq(PATCH_PX)[self.column]
-        ky = 2 * np.pi * np.fft.fftfreq(PATCH_PX)[self.row]
+        kx, ky = KX[self.column], KY[self.row]
         self.k = np.stack([kx, ky]).astype(np.float32)  # (2, s) rad/px
         self.kk = np.stack([kx * kx, kx * ky, ky * ky]).astype(np.float32)
 
@@ -89,8 +92,11 @@ class Samples:
 
     def turn(self, shift_px: NDArray[np.floating]) -> Complex:
         """exp(+i k d): undoes a displacement of d pixels."""
-        along, across = _phases(float(shift_px[0]), float(shift_px[1]))
-        return along.take(self.column) * across.take(self.row)
+        along = np.exp(1j * float(shift_px[0]) * KX).astype(np.complex64)
+        across = np.exp(1j * float(shift_px[1]) * KY).astype(np.complex64)
+        turned = along.take(self.column)
+        turned *= across.take(self.row)
+        return turned
 
     def peak(self, product: Complex, reach_px: int) -> Real:
         """Displacement of the first frame against the second, to half a coarse pixel."""
@@ -111,16 +117,20 @@ class Samples:
         shift = start_px.copy()
         for _ in range(CLIMBS):
             turned = product * self.turn(shift)
-            gradient = -(self.k @ turned.imag).astype(np.float64)
-            xx, xy, yy = (float(v) for v in self.kk @ turned.real)
-            eigenvalues, vectors = np.linalg.eigh([[xx, xy], [xy, yy]])
-            bend = np.maximum(eigenvalues, 1e-6 + 0.05 * np.abs(eigenvalues).max())
-            shift = shift + np.clip(vectors @ ((vectors.T @ gradient) / bend), -2.0, 2.0)
+            gradient = -(self.k @ turned.imag)
+            step = _step(*(float(v) for v in gradient), *(float(v) for v in self.kk @ turned.real))
+            shift = shift + np.clip(step, -2.0, 2.0)
+            if hypot(*step) < STILL_PX:
+                break
         return shift
 
 
-def _phases(x_px: float, y_px: float) -> tuple[Complex, Complex]:
-    """exp(ikd) by column and by row."""
-    along = np.exp(2j * np.pi * x_px * np.fft.rfftfreq(PATCH_PX))
-    across = np.exp(2j * np.pi * y_px * np.fft.fftfreq(PATCH_PX))
-    return along.astype(np.complex64), across.astype(np.complex64)
+def _step(gx: float, gy: float, xx: float, xy: float, yy: float) -> tuple[float, float]:
+    """Newton's, along the axes of the curvature [[xx, xy], [xy, yy]], which is taken as positive."""
+    middle, radius = (xx + yy) / 2.0, hypot((xx - yy) / 2.0, xy)
+    angle = 0.5 * atan2(xy, (xx - yy) / 2.0)
+    c, s = cos(angle), sin(angle)
+    least = 1e-6 + 0.05 * (abs(middle) + radius)
+    along = (c * gx + s * gy) / max(middle + radius, least)
+    across = (c * gy - s * gx) / max(middle - radius, least)
+    return c * along - s * across, s * along + c * across

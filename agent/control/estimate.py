@@ -26,7 +26,7 @@ FEW_CELLS = 12  # cells of the spectrum with an object in them, below which ther
 WRONG_SIDE = 0.02  # posterior share on the other side of focus that is too much to answer
 # Windows mix what the model keeps apart, so the likelihood speaks too loud: measured scatter squared over curvature.
 TEMPER = 5.0
-UNMOVED_NATS = 100.0  # so much better must equal frames explain themselves before an actuator is called dead
+UNMOVED_H = 1.5  # of h: working distances closer than this make pictures that are alike
 ALPHA_GRID_RAD = np.geomspace(1e-3, 30e-3, 9)
 ALPHA_COARSE = 0.25  # spread of its logarithm after that grid
 ALPHA_LEAST = 0.05  # relative error of any certificate's angle, whatever it says
@@ -196,16 +196,15 @@ class _Search:
         power = self.scene.incoherent(self._hypotheses(grid, 0.0))
         sets = self._shift_sets([Hypothesis(grid[i] * self.h) for i in _peaks(power)[:MODES]])
         found: list[tuple[float, _Start]] = []
-        for shifts in sets:
-            self.scene.align(shifts)
-            for pupil in self._pupils():
-                self.scene.set_pupil(pupil)
-                for stretch in self._alpha_stretches():
-                    values = self.scene.likelihood(self._hypotheses(grid, stretch))
-                    found += [
-                        (float(values[i]), _Start(float(grid[i] * np.exp(-stretch)), stretch, shifts, pupil))
-                        for i in _peaks(values)[:3]
-                    ]
+        for pupil in self._pupils():
+            self.scene.set_pupil(pupil)
+            for stretch in self._alpha_stretches():
+                values = self.scene.likelihoods(self._hypotheses(grid, stretch), sets)
+                found += [
+                    (float(row[i]), _Start(float(grid[i] * np.exp(-stretch)), stretch, shifts, pupil))
+                    for shifts, row in zip(sets, values, strict=True)
+                    for i in _peaks(row)[:3]
+                ]
         return _worth_climbing([start for _, start in sorted(found, key=lambda f: -f[0])])
 
     def _hypotheses(self, grid: Real, stretch: float) -> list[Hypothesis]:
@@ -253,7 +252,8 @@ class _Search:
         """A rival's value by the weights that the best mode was judged by."""
         self.scene.set_pupil(mode.pupil)
         self.scene.align(mode.shifts)
-        return replace(mode, value=float(self._objective([mode.theta])[0]))
+        value = float(self.scene.likelihood([self._at(mode.theta)])[0])
+        return replace(mode, value=value - TEMPER * self._surprise(mode.theta))
 
     def _polish(self, mode: _Mode) -> _Mode:
         """The best mode once more, with the magnification change decided."""
@@ -280,10 +280,6 @@ class _Search:
         gains = (*(float(g) for g in theta[4:]), 0.0) if self.gains else ()
         return Hypothesis(z, ax, ay, float(np.exp(theta[3])), gains)
 
-    def _objective(self, thetas: list[Real]) -> Real:
-        values = self.scene.likelihood([self._at(theta) for theta in thetas])
-        return np.asarray(values - TEMPER * np.array([self._surprise(theta) for theta in thetas]))
-
     def _surprise(self, theta: Real) -> float:
         """Minus the logarithm of the prior, as loud as one frame's word that is not tempered."""
         total = 0.5 * float(theta[1] ** 2 + theta[2] ** 2) / ASTIGMATISM_H**2
@@ -297,10 +293,10 @@ class _Search:
         """Value, gradient by central differences, and the expected curvature (never negative) with the priors'."""
         free = self._free()
         around = [theta + sign * self._unit(a) for a in free for sign in (1, -1)]
-        values = self._objective([theta, *around])
         step = self.step[free]
+        heard, curvature = self.scene.around([self._at(point) for point in (theta, *around)], step)
+        values = heard - TEMPER * np.array([self._surprise(point) for point in (theta, *around)])
         gradient = (values[1::2] - values[2::2]) / (2 * step)
-        curvature = self.scene.information([self._at(point) for point in around], step)
         return float(values[0]), gradient, np.asarray(curvature + np.diag(self._prior_curvature(theta)[free]))
 
     def _prior_curvature(self, theta: Real) -> Real:
@@ -378,8 +374,12 @@ class _Search:
         return max(self.instrument.alpha_sigma_rad / known, ALPHA_LEAST)
 
     def _unmoved(self, best: _Mode) -> bool:
-        """Do the frames agree with one another better than any defocus makes them differ?"""
-        return self.scene.unmoved() > best.value + max(UNMOVED_NATS, 0.02 * best.value)
+        """Do the frames agree with one another better than any defocus makes them differ?
+
+        Frames that moved differ by thousands of nats, frames that did not by less than none.
+        """
+        offsets = [view.offset_m for view in self.scene.views]
+        return max(offsets) - min(offsets) > UNMOVED_H * self.h and self.scene.unmoved() > best.value
 
 
 def _weights(best: _Mode, rivals: list[_Mode]) -> list[float]:

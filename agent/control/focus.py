@@ -19,6 +19,7 @@ SURE_H = 0.35  # of h: a correction needs a sigma below this, or below a share o
 SURE_SHARE = 0.2
 ASTIGMATISM_H = 0.3  # of h: below it stigmation is as good as defocus allows to see
 PROBE_H = (2.0, 12.0)  # smallest and largest probe, in h: the best near focus and at 25 h (information floor)
+SMALLEST_PROBE_H = 1.0  # of h: a shorter way changes too little to tell the sign by
 PROBE_UNKNOWN_H = 6.0  # where no model tells the blur
 ALPHA_GUESS_RAD = 5e-3  # only to size the steps of a bracket that will measure alpha
 FEATURELESS_NATS = 300.0  # a frame speaks for an object: noise alone reaches 150, faint texture thousands
@@ -154,15 +155,24 @@ def _probe(
     newest = routine.evidence[-1]
     alpha = instrument.alpha_rad or ALPHA_GUESS_RAD
     h = half_depth_of_focus_m(newest.pixel_size_m, alpha, instrument.fw50_m)
+    home = _home(routine)
+    reach = routine.probe_h * (1 + routine.probes // 2) * h
+    sides = (1.0, -1.0) if routine.probes % 2 == 0 else (-1.0, 1.0)
+    moves = [_towards(routine, side * reach, rules) for side in sides]
+    # The side that is asked for, unless the other one reaches further within the limits.
+    move = max(moves, key=lambda m: round(abs(m.working_distance_m - home.working_distance_m) / h, 3))
+    if abs(move.working_distance_m - home.working_distance_m) < SMALLEST_PROBE_H * h:
+        return give_up(routine, next(iter(move.limits), "limit_absolute"), rules)
+    wish = Wish(
+        Kind.PROBE, move, f"probe {(move.working_distance_m - home.working_distance_m) * 1e6:+.2f} um from home"
+    )
+    return replace(routine, phase=Phase.PROBING, probes=routine.probes + 1), wish
+
+
+def _towards(routine: Routine, way_m: float, rules: Rules) -> Move:
     home, now = _home(routine), _now(routine)
-    for side in (1.0, -1.0) if routine.probes % 2 == 0 else (-1.0, 1.0):
-        size = side * routine.probe_h * (1 + routine.probes // 2) * h
-        wanted = replace(home, working_distance_m=home.working_distance_m + size)
-        move = gate(wanted, now, home.working_distance_m, rules.envelope)
-        if not {"limit_absolute", "limit_cumulative"} & set(move.limits):
-            wish = Wish(Kind.PROBE, move, f"probe {size * 1e6:+.2f} um from where it began")
-            return replace(routine, phase=Phase.PROBING, probes=routine.probes + 1), wish
-    return give_up(routine, "limit_absolute", rules)
+    wanted = replace(home, working_distance_m=home.working_distance_m + way_m)
+    return gate(wanted, now, home.working_distance_m, rules.envelope)
 
 
 def _probe_size_h(blur_px: float | None) -> float:

@@ -113,11 +113,21 @@ class Scene:
     def align(self, shifts: Real) -> None:
         """Use these shifts (frame, xy), px, for the coherent likelihood."""
         self.shifts = shifts
+        self._coherent: Real32 | None = None
+
+    @property
+    def coherent(self) -> Real32:
+        """(pair, cell): real parts of the cross spectra with the present shifts undone."""
+        if self._coherent is None:
+            self._coherent = self._turned(self.shifts)
+        return self._coherent
+
+    def _turned(self, shifts: Real) -> Real32:
         turns = [self.samples.turn(shift) for shift in shifts]
         real = np.empty(self.cross.shape, np.float32)
         for row, cross, (i, j) in zip(real, self.cross, self.pairs, strict=True):
             row[:] = (cross * turns[i] * np.conj(turns[j])).real
-        self.coherent = self.samples.mean(real)  # (pair, cell)
+        return self.samples.mean(real)
 
     def transfer(self, hypotheses: Sequence[Hypothesis]) -> Real32:
         """H of each hypothesis and frame in each cell that is heard: (hypothesis, frame, cell)."""
@@ -164,12 +174,38 @@ class Scene:
 
     def likelihood(self, hypotheses: Sequence[Hypothesis]) -> Real:
         """Log likelihood with the present shifts: how much of the signal lies along the expected direction."""
-        return np.concatenate([self._along(self.transfer(few)) for few in _few(hypotheses)])
+        return self._along(self.transfer(hypotheses), [self.coherent])[0]
 
-    def _along(self, h: Real32) -> Real:
+    def likelihoods(self, hypotheses: Sequence[Hypothesis], registrations: Sequence[Real]) -> Real:
+        """The same with each of several sets of shifts: (registration, hypothesis)."""
+        coherent = [self._turned(shifts) for shifts in registrations]
+        return np.concatenate([self._along(self.transfer(few), coherent) for few in _few(hypotheses)], axis=1)
+
+    def around(self, points: Sequence[Hypothesis], steps: Real) -> tuple[Real, Real]:
+        """Log likelihood of a point and of pairs at +-step from it, and the expected curvature by the pairs."""
+        h = self.transfer(points)
+        return self._along(h, [self.coherent])[0], self._information(h[1:], steps)
+
+    def _along(self, h: Real32, coherent: Sequence[Real32]) -> Real:
+        """(coherent, hypothesis)"""
         weighted = h * self.belief
         strength = (h * weighted).sum(axis=1) + np.float32(DARK)
-        return np.asarray((self._projected(weighted) / strength).astype(np.float64) @ self.trust)
+        alone = (weighted * weighted * (self.heard - 1)).sum(axis=1)
+        signals = self._together(weighted, coherent) + alone
+        return np.asarray((signals / strength).astype(np.float64) @ self.trust)
+
+    def _together(self, h: Real32, coherent: Sequence[Real32]) -> Real32:
+        """h^T W h in each cell off the diagonal: (hypothesis, frame, cell) -> (coherent, hypothesis, cell)."""
+        total = np.zeros((len(coherent), h.shape[0], h.shape[2]), np.float32)
+        product = np.empty_like(total[0])
+        share = np.empty_like(product)
+        for pair, (i, j) in enumerate(self.pairs):
+            np.multiply(h[:, i], h[:, j], out=product)
+            for sum_, each in zip(total, coherent, strict=True):
+                np.multiply(product, each[pair], out=share)
+                sum_ += share
+        total *= 2
+        return total
 
     def allow_for_errors(self, at: Hypothesis) -> None:
         """Believe each frame less where the model must err by more than noise, as far as `at` can tell.
@@ -181,7 +217,8 @@ class Scene:
         """
         h, slope = self.transfer([at])[0], self._slopes(at)
         strength = (h**2).sum(axis=0) + DARK
-        object_power = np.maximum(self._projected(h[None])[0] / strength, 0.0) / strength
+        signal = (h**2 * (self.heard - 1)).sum(axis=0) + self._together(h[None], [self.coherent])[0, 0]
+        object_power = np.maximum(signal / strength, 0.0) / strength
         away = self.shifts - self.shifts.mean(axis=0)
         lost = ((2.0 * np.pi / PATCH_PX) ** 2 * (away**2).sum(axis=1) / 3.0)[:, None]
         self.belief = (1.0 / (1.0 + object_power * (MIXING * slope**2 + lost * h**2))).astype(np.float32)
@@ -198,25 +235,16 @@ class Scene:
 
     def unmoved(self) -> float:
         """Log likelihood that nothing changed between the frames, whatever their settings say."""
-        return float(self._along(np.ones((1, self.n, self.active.size), np.float32))[0])
+        return float(self._along(np.ones((1, self.n, self.active.size), np.float32), [self.coherent])[0, 0])
 
-    def information(self, points: Sequence[Hypothesis], steps: Real) -> Real:
+    def _information(self, h: Real32, steps: Real) -> Real:
         """Expected curvature: 2 sum of trust times signal times du.du, from pairs of points at +-step per parameter."""
-        h = self.transfer(points) * np.sqrt(self.belief)[None]
-        u = h / np.sqrt((h**2).sum(axis=1, keepdims=True) + DARK)
-        slopes = (u[0::2] - u[1::2]) / (2.0 * steps[:, None, None])
+        u = h * np.sqrt(self.belief)
+        u /= np.sqrt((u**2).sum(axis=1, keepdims=True) + np.float32(DARK))
         signal = np.maximum(((self.heard - 1.0) * self.belief).sum(axis=0), 0.0)
-        return np.asarray(2.0 * np.einsum("aic,bic,c->ab", slopes, slopes, self.trust * signal, optimize=True))
-
-    def _projected(self, h: Real32) -> Real32:
-        """h^T (W - 1) h in each cell, the signal along h: (hypothesis, frame, cell) -> (hypothesis, cell)."""
-        total = (h * h * (self.heard - 1)).sum(axis=1)
-        product = np.empty_like(total)
-        for (i, j), coherent in zip(self.pairs, 2 * self.coherent, strict=True):
-            np.multiply(h[:, i], h[:, j], out=product)
-            product *= coherent
-            total += product
-        return np.asarray(total)
+        slopes = (u[0::2] - u[1::2]) * np.sqrt(self.trust * signal).astype(np.float32)
+        slopes = slopes.reshape(len(steps), -1) / (2.0 * steps[:, None]).astype(np.float32)
+        return np.asarray(2.0 * (slopes @ slopes.T), np.float64)
 
     def find_shifts(self, at: Hypothesis, *, reach_px: int = 60) -> None:
         """Shifts by the correlation that is optimal under this hypothesis, then sub-pixel on the full band."""

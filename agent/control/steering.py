@@ -54,13 +54,17 @@ class Steering:
         unnamed = self.out is None and self.expected_m is not None and self.expected_epoch is None
         return replace(self, expected_epoch=optics_epoch) if unnamed else self
 
-    def unmoved(self, optics_epoch: int | None, t_start_ns: int | None, now_ns: int) -> bool:
-        """Does a frame show the optics of before, though it began after they were acknowledged to have changed?"""
-        if self.out is not None or optics_epoch is None or self.expected_epoch in (None, optics_epoch):
+    def before(self, optics_epoch: int | None) -> bool:
+        """Does a frame of this epoch show the optics from before the acknowledged change?"""
+        if self.out is not None or self.expected_epoch in (None, optics_epoch):
             return False
+        return optics_epoch is not None and optics_epoch == self.left_epoch
+
+    def unmoved(self, optics_epoch: int | None, t_start_ns: int | None, now_ns: int) -> bool:
+        """... though by now it cannot be one that was on its way?"""
         if self.settled_ns is None or t_start_ns is None:
-            return optics_epoch == self.left_epoch and now_ns >= self.deadline_ns
-        return optics_epoch == self.left_epoch and t_start_ns >= self.settled_ns
+            return self.before(optics_epoch) and now_ns >= self.deadline_ns
+        return self.before(optics_epoch) and t_start_ns >= self.settled_ns
 
     def cancelled(self) -> "Steering":
         return Steering()
