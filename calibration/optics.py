@@ -72,7 +72,7 @@ FAST_END = 60.0
 
 @lru_cache(maxsize=1)
 def _fast_table() -> NDArray[np.float32]:
-    return disc_transfer(np.arange(0.0, FAST_END, FAST_STEP)).astype(np.float32)
+    return disc_transfer(np.arange(FAST_STEP / 2, FAST_END, FAST_STEP)).astype(np.float32)
 
 
 def disc_transfer_fast(q: NDArray[np.float32]) -> NDArray[np.float32]:
