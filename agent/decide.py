@@ -9,7 +9,7 @@ import msgspec
 
 from agent import flags
 from agent.control import focus
-from agent.control.admission import Stream, follow
+from agent.control.admission import PASSED_OVER, Stream, follow, standing_reason
 from agent.control.envelope import Envelope
 from agent.control.estimate import Instrument
 from agent.control.focus import Routine, Rules, Wish
@@ -31,6 +31,7 @@ from agent.messages import (
     Lease,
     Mode,
     ModeRequest,
+    Outcome,
     Phase,
     Suggestion,
     Wanted,
@@ -41,6 +42,9 @@ RESTART_BLUR = 1.5  # of the blur at convergence: so much wider, with two sigma 
 RESTART_FRAMES = 2  # in a row: one blurred frame may be a jolt
 VALID_S = (5.0, 60.0)  # a suggestion is good for three frame times, within these
 EVIDENT_M = 50e-9  # the header must show a change that was acknowledged, to a read-back's rounding
+INTRUDED_NS = 5_000_000_000  # after the last frame of a second producer until one is believed to be alone
+MOVED = (Outcome.APPLIED, Outcome.CLIPPED)
+GO_BACK = ("rejected", "clipped")  # the controller answers, but not as asked: it may still take the way back
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,14 @@ class Decider:
         self.standing = Standing(flags.severity, flags.holds)
         self.stream, self.routine, self.steering = Stream(), Routine(), Steering()
         self.source = terms.source or None
+        self._found = bool(terms.source)  # False: the source is only the first that came, and may be another's column
         self._reason: str | None = None
         self._frame_time_s: float | None = None
         self._last_frame_ns: int | None = None
         self._began_ns: int | None = None
         self._yield_until_ns = 0
+        self._intruded_ns: int | None = None
+        self._way_back: Wish | None = None  # told with the next frame: its epochs are what a controller compares
         self._converged_blur_px: float | None = None
         self._lost = self._issued = 0
         self._reference_m: float | None = None
@@ -84,18 +91,18 @@ class Decider:
         self._reason = "settling"
         if frame.lane is not Lane.LIVE:
             return Wanted()
-        if self.source is None:
-            self.source = frame.source
-        if frame.source != self.source:
+        if not self._ours(frame):
             return Wanted()
         before = self.stream
         self.stream, self._reason, new_scene = follow(before, frame, self.terms.settle_s)
+        if self._reason == "two_sessions":
+            self._intruded_ns = now_ns
         if new_scene:
             self._new_scene(frame, fresh=self.stream.session != before.session)
-        elif before.optics_epoch is not None:
+        elif before.optics_epoch is not None and self._reason not in PASSED_OVER:
             self._notice_operator(frame, before, now_ns)
         self._last_frame_ns, self._frame_time_s = now_ns, frame.optics.frame_time_s or self._frame_time_s
-        wanted = self._reason is None and self._listening()
+        wanted = self._reason is None and self._listening() and not self.steering.before(frame.optics.optics_epoch)
         if wanted and self._reference_m is None:
             self._reference_m = frame.optics.working_distance_m
         return Wanted(
@@ -103,6 +110,14 @@ class Decider:
             reference_working_distance_m=self._reference_m,
             scale_per_m=self.terms.instrument.scale_per_m or 0.0,
         )
+
+    def _ours(self, frame: Frame) -> bool:
+        """Is it of the source that focus uses? Where none was named: the first whose frames can be evidence."""
+        if not self._found:
+            self._found = standing_reason(frame.optics) is None
+            if self.source is None or (self._found and frame.source != self.source):
+                self.source, self.stream = frame.source, Stream()
+        return frame.source == self.source
 
     def _listening(self) -> bool:
         """Is there a use for evidence now?"""
@@ -113,7 +128,7 @@ class Decider:
     def _new_scene(self, frame: Frame, *, fresh: bool) -> None:
         self._reference_m = None
         self.standing.only(lambda code: not flags.CONDITIONS[code].latched)
-        self.steering = self.steering.cancelled()
+        self.steering, self._way_back = self.steering.cancelled(), None
         if fresh or self.routine.phase is Phase.HELD:
             self.routine = focus.begin()
             self._converged_blur_px = None
@@ -126,11 +141,17 @@ class Decider:
         if epoch is None or epoch == before.optics_epoch or self.mode.mode is not Mode.CONTROL:
             return
         if self.steering.explains(frame.optics.working_distance_m, epoch):
-            return
+            self.steering = self.steering.arrived(epoch)
+        else:
+            self._yield(now_ns)
+
+    def _yield(self, now_ns: int) -> None:
+        """Somebody else is at work: let him, then go on from what he left."""
         self._yield_until_ns = now_ns + round(self.terms.operator_yield_s * 1e9)
         self.standing.put("operator", flags.CONDITIONS["operator"].advice)
-        self.steering = self.steering.cancelled()
-        self.routine = replace(self.routine, phase=Phase.MEASURING, home=None, probes=0, spent=0)
+        self.steering, self._way_back = self.steering.cancelled(), None
+        if self.routine.phase is not Phase.HELD:  # a hand on the knob does not answer what the routine gave up for
+            self.routine = replace(self.routine, phase=Phase.MEASURING, home=None, probes=0, spent=0)
 
     # --- the decision ---
 
@@ -138,7 +159,6 @@ class Decider:
         self,
         frame: Frame | None,
         findings: Findings | None,
-        asked: list[Asked],
         *,
         now_ns: int,
         wall_ns: int = 0,
@@ -146,12 +166,11 @@ class Decider:
     ) -> Decision:
         """One turn's worth of consequences."""
         self._began_ns = now_ns if self._began_ns is None else self._began_ns
-        acks = self._hear(asked, now_ns)
         self._pass_time(now_ns)
-        wish = self._overdue(now_ns)
-        told = None
+        self._give_up_waiting(now_ns)
+        wish, told = None, None
         if frame is not None and findings is not None:
-            wish = self._look(frame, findings, now_ns) or wish
+            wish = self._look(frame, findings, now_ns)
             told = self._focus_state(frame, findings)
         holds = self.standing.hold_edges(wall_ns)
         suggestion = self._suggest(wish, frame, now_ns)
@@ -164,19 +183,21 @@ class Decider:
             focus=told,
             defects=findings.defects if findings else None,
             suggestion=suggestion,
-            acks=acks,
             models=findings.models if findings else (),
             took_s=findings.took_s if findings else {},
         )
 
-    def _hear(self, asked: list[Asked], now_ns: int) -> tuple[Ack, ...]:
+    # --- requests ---
+
+    def hear(self, asked: list[Asked], now_ns: int) -> tuple[Ack, ...]:
+        """Modes change, suggestions are answered. The acknowledgements among what was asked, for the journal."""
         acks = []
         for each in asked:
             if isinstance(each, ModeRequest):
                 self._change_mode(next_mode(self.mode, each, now_ns))
             elif isinstance(each, Ack):
                 acks.append(each)
-                self._acknowledged(each)
+                self._acknowledged(each, now_ns)
         return tuple(acks)
 
     def _change_mode(self, new: ModeState) -> None:
@@ -187,15 +208,19 @@ class Decider:
         self.standing.drop("operator")
         self.standing.drop("lease_expired")
         self._yield_until_ns = 0
-        self.steering = self.steering.cancelled()
+        self.steering, self._way_back = self.steering.cancelled(), None
         self.routine = focus.begin(self.routine.verified_m)
 
-    def _acknowledged(self, ack: Ack) -> None:
+    def _acknowledged(self, ack: Ack, now_ns: int) -> None:
         was = self.steering
         self.steering, trouble = acknowledge(was, ack)
-        if ack.suggestion == was.out and self.steering.expected_epoch is not None:
+        if ack.suggestion == was.out and ack.outcome in MOVED:
             self.stream = self.stream.acknowledged(ack.optics_epoch, ack.t_settled_ns)
-        if trouble is not None:
+        if trouble == "operator":
+            self._yield(now_ns)
+        elif trouble is not None:
+            if trouble in GO_BACK and self.routine.phase is not Phase.HELD:
+                self._way_back = focus.give_up(self.routine, trouble, self._rules())[1]
             self._hold_routine(trouble, f"suggestion {ack.suggestion}: {ack.outcome.value}")
 
     def _pass_time(self, now_ns: int) -> None:
@@ -212,23 +237,30 @@ class Decider:
         if now_ns - since_ns > limit_s * 1e9:
             self.standing.put(silent, f"{(now_ns - since_ns) / 1e9:.1f} s: {flags.CONDITIONS[silent].advice}")
 
-    def _overdue(self, now_ns: int) -> Wish | None:
+    def _give_up_waiting(self, now_ns: int) -> None:
         if self.mode.mode is Mode.CONTROL and self.steering.overdue(now_ns):
             number, self.steering = self.steering.out, self.steering.cancelled()
             self._hold_routine("no_ack", f"suggestion {number}")
-        return None
 
     def _hold_routine(self, reason: str, detail: str) -> None:
         self.routine = replace(self.routine, phase=Phase.HELD, reason=reason)
         self.standing.put(reason, f"{detail}: {flags.CONDITIONS[reason].advice}")
 
-    def engine_failed(self, frame: Frame, error: str, asked: list[Asked], *, now_ns: int, wall_ns: int = 0) -> Decision:
+    def engine_failed(
+        self,
+        frame: Frame,
+        error: str,
+        *,
+        now_ns: int,
+        wall_ns: int = 0,
+        noted: tuple[Flag, ...] = (),
+    ) -> Decision:
         """A model failed on this frame: say so, name the frame if somebody waits for it, never answer with zeros."""
         self.standing.put("engine_error", error, frame.number)
-        noted: tuple[Flag, ...] = ()
         if frame.lane is Lane.INSPECT:
-            noted = (Flag(code="uninspected", state="raised", severity="error", detail=error, frame=frame.number),)
-        decision = self.decide(None, None, asked, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
+            unseen = Flag(code="uninspected", state="raised", severity="error", detail=error, frame=frame.number)
+            noted = (*noted, unseen)
+        decision = self.decide(None, None, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
         return msgspec.structs.replace(decision, frame=_reference(frame))
 
     def journal_failed(self, reason: str) -> None:
@@ -240,12 +272,20 @@ class Decider:
     # --- one frame ---
 
     def _look(self, frame: Frame, findings: Findings, now_ns: int) -> Wish | None:
+        self.standing.drop("engine_error")
         if frame.lane is not Lane.LIVE or frame.source != self.source:
             return None
-        self._report_stream(frame, findings)
-        if findings.evidence is None or self._contradicts(frame):
+        self._report_stream(frame, findings, now_ns)
+        if self._reason in PASSED_OVER or self._contradicts(frame, now_ns):
+            return None
+        if self._way_back is not None and self._reason is None:
+            back, self._way_back = self._way_back, None
+            return back
+        if findings.evidence is None:
             self._watch_for_loss(findings)
             return None
+        if self.mode.mode is Mode.CONTROL and self.standing.holding() is not None:
+            return None  # what may not be advised now must not use up probes and dose
         self.routine, wish = focus.observe(
             self._for_suggesting(findings),
             findings.evidence,
@@ -255,10 +295,10 @@ class Decider:
         )
         return self._after(wish, findings, now_ns)
 
-    def _report_stream(self, frame: Frame, findings: Findings) -> None:
-        """The stream's conditions are those of its last frame."""
+    def _report_stream(self, frame: Frame, findings: Findings, now_ns: int) -> None:
+        """The stream's conditions are those of its last frame; a second producer's shadow is longer."""
         reason = findings.refused or self._reason
-        for code in ("no_frames", "stale", "engine_error"):
+        for code in ("no_frames", "stale"):
             self.standing.drop(code)
         recipe = frame.optics.recipe
         if recipe is not None and recipe not in self.terms.recipes:
@@ -266,17 +306,21 @@ class Decider:
         else:
             self.standing.drop("unknown_recipe")
         current = None if reason == "settling" else reason
-        own = ("unknown_recipe", "operator", "lease_expired", "journal_unavailable")
+        own = ["unknown_recipe", "operator", "lease_expired", "journal_unavailable"]
+        if self._intruded_ns is not None and now_ns - self._intruded_ns < INTRUDED_NS:
+            own.append("two_sessions")
         self.standing.only(lambda code: flags.CONDITIONS[code].latched or code in own or code == current)
         if current is not None:
             self.standing.put(current, flags.CONDITIONS[current].advice, frame.number)
 
-    def _contradicts(self, frame: Frame) -> bool:
+    def _contradicts(self, frame: Frame, now_ns: int) -> bool:
         """After an acknowledged move the header must show it."""
-        expected, seen = self.steering.expected_m, frame.optics.working_distance_m
-        if expected is None or seen is None or frame.optics.optics_epoch != self.steering.expected_epoch:
+        optics, steering = frame.optics, self.steering
+        expected, seen = steering.expected_m, optics.working_distance_m
+        if expected is None or seen is None or abs(seen - expected) <= EVIDENT_M:
             return False
-        if abs(seen - expected) <= EVIDENT_M:
+        arrived = optics.optics_epoch == steering.expected_epoch
+        if not arrived and not steering.unmoved(optics.optics_epoch, optics.t_start_ns, now_ns):
             return False
         self._hold_routine("actuator_dead", f"acknowledged {expected:.9f} m, the header says {seen:.9f} m")
         return True
@@ -299,9 +343,13 @@ class Decider:
         if self.routine.phase is Phase.CONVERGED:
             self._converged_blur_px, self._lost = findings.blur_px, 0
             self.steering = replace(self.steering, troubles=0)
-        if self.routine.phase is Phase.HELD and self.routine.reason is not None:
-            reason = self.routine.reason
-            self.standing.put(reason, flags.CONDITIONS[reason].advice)
+        held = self.routine.reason if self.routine.phase is Phase.HELD else None
+        if held is not None and held in self.standing.codes and wish is not None and wish.kind is Kind.ACQUIRE:
+            wish = None  # said once; the hold stands for it
+        # Without steering every good frame is judged anew: what was given up for an earlier one is over.
+        self.standing.only(lambda code: code == held or not flags.CONDITIONS[code].latched)
+        if held is not None:
+            self.standing.put(held, flags.CONDITIONS[held].advice)
         return wish
 
     def _watch_for_loss(self, findings: Findings) -> None:
@@ -340,7 +388,12 @@ class Decider:
         number = f"{self._boot[:8]}-{self._issued}"
         if self.mode.mode is Mode.CONTROL and wish.kind is not Kind.ACQUIRE:
             self.steering = self.steering.sent(
-                number, wish.kind, wish.move, now_ns=now_ns, frame_time_s=self._frame_time_s
+                number,
+                wish.kind,
+                wish.move,
+                epoch=frame.optics.optics_epoch,
+                now_ns=now_ns,
+                frame_time_s=self._frame_time_s,
             )
         return self._suggestion(number, wish)
 

@@ -16,7 +16,7 @@ from agent.decide import Decider
 from agent.errors import EngineError, JournalError
 from agent.health import Health
 from agent.journal import Journal
-from agent.messages import Asked, Decision, Flag, Frame, Reload, Snapshot, Standing, Status
+from agent.messages import Asked, Decision, Flag, Frame, Lane, Reload, Snapshot, Standing, Status
 from agent.perceive import Perceiver
 from agent.receive import Receiver
 from agent.report import Reporter
@@ -25,6 +25,7 @@ from agent.requests import Requests
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.2  # for a frame; requests and timeouts are looked at as often
+LOOK_NS = 5_000_000  # between two live frames at least: no instrument is faster, and receiving must not starve
 FAILURES = 5  # of an engine in a row: the process ends and is restarted with fresh ones
 
 
@@ -51,6 +52,7 @@ class Loop:
         self.reload = reload
         self.stopping, self.reloading = threading.Event(), threading.Event()
         self._failures = 0
+        self._looked_ns = -LOOK_NS  # when the last live frame was taken up
 
     def run(self) -> None:
         """Turn until told to stop. Raises EngineError when a model keeps failing."""
@@ -58,39 +60,43 @@ class Loop:
             self.turn()
 
     def turn(self) -> None:
+        frame = self._next()  # newest live frame, or the oldest one to inspect, or None
         asked = self.requests.drain()  # acknowledgements, mode, reload since the last turn
         self._reload_if_asked(asked)
-        frame = self.receiver.next(WAIT_S)  # newest live frame, or the oldest one to inspect, or None
-        began = perf_counter()
         decision = self.step(frame, asked, self.clock.now_ns(), tuple(self.receiver.flags()))
         decided = perf_counter()
         events = self.write(decision)
+        written = perf_counter()
         if decision.suggestion is not None:
             self.requests.issued(decision.suggestion.id)
         self.reporter.send(decision, events)
         self.health.beat(decision, self.receiver.last_tick_ns())
         self.requests.publish(self.snapshot())
         if frame is not None:
-            self.health.add("step", decided - began)
-            self.health.add("tell", perf_counter() - decided)
+            self.health.add("journal", written - decided)
+            self.health.add("send", perf_counter() - written)
         if self._failures >= FAILURES:
             raise EngineError(f"{FAILURES} failures of a model in a row: ending the process for a fresh one")
 
     def step(self, frame: Frame | None, asked: list[Asked], now_ns: int, noted: tuple[Flag, ...] = ()) -> Decision:
         """Same frame, same requests, same history, same now_ns: same decision."""
+        acks = self.decider.hear(asked, now_ns)  # first: the frame may be the one after an acknowledged change
+        return msgspec.structs.replace(self._judge(frame, now_ns, noted), acks=acks)
+
+    def _judge(self, frame: Frame | None, now_ns: int, noted: tuple[Flag, ...]) -> Decision:
         wall_ns = self.clock.wall_ns()
         if frame is None:
-            return self.decider.decide(None, None, asked, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
+            return self.decider.decide(None, None, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
         wanted = self.decider.admit(frame, now_ns)
         try:
             findings = self.perceiver.look(frame, wanted)
         except EngineError as error:
             self._failures += 1
-            return self.decider.engine_failed(frame, str(error), asked, now_ns=now_ns, wall_ns=wall_ns)
+            return self.decider.engine_failed(frame, str(error), now_ns=now_ns, wall_ns=wall_ns, noted=noted)
         self._failures = 0
         began = perf_counter()
-        decision = self.decider.decide(frame, findings, asked, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
-        took = {**decision.took_s, "decide": perf_counter() - began}
+        decision = self.decider.decide(frame, findings, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
+        took = {"receive": (now_ns - frame.received_ns) / 1e9, **decision.took_s, "decide": perf_counter() - began}
         return msgspec.structs.replace(decision, took_s=took)
 
     def write(self, decision: Decision) -> Mapping[tuple[str, int], int]:
@@ -106,7 +112,7 @@ class Loop:
     def snapshot(self) -> Snapshot:
         """What the other threads may tell of the agent until the next turn ends."""
         now_ns = self.clock.now_ns()
-        decider, vitals = self.decider, self.health.snapshot()
+        decider = self.decider
         reason = decider.standing.reason
         status = msgspec.structs.replace(
             self.facts,
@@ -117,12 +123,19 @@ class Loop:
             frames=self.receiver.books(),
             receive_age_s=(now_ns - self.receiver.last_tick_ns()) / 1e9,
             last_frame_age_s=_age_s(now_ns, self.receiver.last_frame_ns()),
-            uptime_s=vitals.uptime_s,
+            uptime_s=self.health.uptime_s(),
             dose=decider.dose(),
-            timings=vitals.timings,
             flags=tuple(decider.standing.codes),
         )
         return Snapshot(status=status, limits=limits(decider.terms.envelope, decider.terms.dose_frames), now_ns=now_ns)
+
+    def _next(self) -> Frame | None:
+        """A producer without a pause would keep this thread busy with pictures nobody can tell apart: it rests."""
+        rest_ns = self._looked_ns + LOOK_NS - self.clock.now_ns()
+        frame = self.receiver.next(WAIT_S, rest_ns / 1e9)
+        if frame is not None and frame.lane is Lane.LIVE:
+            self._looked_ns = self.clock.now_ns()
+        return frame
 
     def _reload_if_asked(self, asked: list[Asked]) -> None:
         if not self.reloading.is_set() and not any(isinstance(each, Reload) for each in asked):

@@ -3,7 +3,9 @@
 The focus evidence is taken from the original pixels; models see 8 bits. One conversion serves all models.
 """
 
+import math
 from collections import OrderedDict
+from dataclasses import astuple
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, Protocol
@@ -75,9 +77,12 @@ class Perceiver:
         if self.autofocus is None:
             return None
         try:
-            return self.autofocus.read(padded(levels), optics.pixel_size_m)
-        except InferenceError as error:
+            reading = self.autofocus.read(padded(levels), optics.pixel_size_m)
+        except (InferenceError, ArithmeticError) as error:
             raise EngineError(f"{self.autofocus.name}: {error}") from error
+        if reading is not None and not all(math.isfinite(value) for value in astuple(reading)):
+            raise EngineError(f"{self.autofocus.name}: answered with a number that is not finite: {reading}")
+        return reading
 
     def _refused(self, frame: Frame, pixels: NDArray[Any], spread: float) -> str | None:
         """Why these pixels are no evidence, or None."""

@@ -25,6 +25,7 @@ SOURCES = 16  # columns times detectors; a producer that invents sources must no
 OVERHEAD_BYTES = 4096  # header, structs and message of a queued frame: a flood of tiny ones has a bound too
 FLAG_EVERY_NS = 1_000_000_000  # a condition that persists is told once a second, with its count
 CLEAR_AFTER_NS = 5_000_000_000  # and is over when it did not come back for so long
+NAMED_AT_THE_END = 800  # as many frames of 300 kB as the queue has room for; SIGTERM to exit is 2 s
 JOIN_S = 2.0
 
 
@@ -38,6 +39,7 @@ class Lanes:
         self._inspect_bytes, self._inspect_limit = 0, inspect_bytes
         self._hand: Frame | None = None
         self._turn = Lane.INSPECT
+        self._resting = False  # live frames are not wanted just now
         self._received = self._processed = self._superseded = self._uninspected = 0
         self._malformed: Counter[str] = Counter()
         self._closed = False
@@ -47,7 +49,8 @@ class Lanes:
         with self._changed:
             self._received += 1
             taken = self._queue(frame) if frame.lane is Lane.INSPECT else self._replace(frame)
-            self._changed.notify()
+            if frame.lane is Lane.INSPECT or not self._resting:
+                self._changed.notify()
             return taken
 
     def refuse(self, reason: str) -> None:
@@ -55,15 +58,23 @@ class Lanes:
             self._received += 1
             self._malformed[reason] += 1
 
-    def next(self, timeout_s: float) -> Frame | None:
-        """The next frame; the one handed out before counts as processed from here on."""
+    def next(self, timeout_s: float, rest_s: float = 0.0) -> Frame | None:
+        """The next frame, a live one not before `rest_s`; the one handed out before counts as processed now."""
         with self._changed:
             if self._hand is not None:
                 self._processed += 1
                 self._hand = None
+            if rest_s > 0.0:
+                self._rest(rest_s)
             self._changed.wait_for(self._ready, timeout_s)
             self._hand = self._take()
             return self._hand
+
+    def _rest(self, rest_s: float) -> None:
+        """Sleep through live frames, but not through one to inspect."""
+        self._resting = True
+        self._changed.wait_for(lambda: bool(self._inspect or self._closed), rest_s)
+        self._resting = False
 
     def books(self) -> Books:
         with self._changed:
@@ -76,6 +87,15 @@ class Lanes:
                 malformed=dict(self._malformed),
                 waiting=waiting,
             )
+
+    def abandon(self) -> list[Frame]:
+        """The frames to inspect that nobody will look at any more."""
+        with self._changed:
+            left = list(self._inspect)
+            self._inspect.clear()
+            self._inspect_bytes = 0
+            self._uninspected += len(left)
+            return left
 
     def close(self) -> None:
         with self._changed:
@@ -114,6 +134,11 @@ class Lanes:
         return True
 
 
+def _unseen(frame: Frame, why: str) -> Flag:
+    detail = f"frame {frame.number} of source {frame.source!r}: {why}"
+    return Flag(code="uninspected", state="raised", severity="error", detail=detail, frame=frame.number)
+
+
 def _weight(frame: Frame) -> int:
     return frame.pixels.nbytes + OVERHEAD_BYTES
 
@@ -137,10 +162,8 @@ class Complaints:
             self._seen_ns[code] = self._clock.now_ns()
 
     def add_uninspected(self, frame: Frame) -> None:
-        detail = f"frame {frame.number} of source {frame.source!r}: the inspection queue is full"
-        flag = Flag(code="uninspected", state="raised", severity="error", detail=detail, frame=frame.number)
         with self._lock:
-            self._uninspected.append(flag)
+            self._uninspected.append(_unseen(frame, "the inspection queue is full"))
 
     def drain(self) -> list[Flag]:
         with self._lock:
@@ -192,9 +215,9 @@ class Receiver:
         self._socket = self._open()
         self._thread.start()
 
-    def next(self, timeout_s: float) -> Frame | None:
-        """The newest live frame or the oldest to inspect, in turn; None after `timeout_s` without any."""
-        return self._lanes.next(timeout_s)
+    def next(self, timeout_s: float, rest_s: float = 0.0) -> Frame | None:
+        """The newest live frame, not before `rest_s`, or the oldest to inspect, in turn; None after `timeout_s`."""
+        return self._lanes.next(timeout_s, rest_s)
 
     def books(self) -> Books:
         return self._lanes.books()
@@ -202,6 +225,11 @@ class Receiver:
     def flags(self) -> list[Flag]:
         """What to tell since the last call: malformed and bad_field once a second a cause, uninspected one by one."""
         return self._complaints.drain()
+
+    def abandon(self) -> list[Flag]:
+        """Names the frames to inspect that still wait when the agent ends, as many as the advice socket holds."""
+        left = self._lanes.abandon()
+        return self.flags() + [_unseen(frame, "the agent ended") for frame in left[:NAMED_AT_THE_END]]
 
     def last_tick_ns(self) -> int:
         """When the thread last went round; it does so without frames too."""

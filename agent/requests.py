@@ -14,7 +14,7 @@ import zmq
 
 from agent.clock import Clock
 from agent.errors import ConfigurationError, JournalError, RequestError
-from agent.messages import Ack, Asked, Books, Mode, ModeRequest, Snapshot, Status
+from agent.messages import Ack, Asked, Books, Mode, ModeRequest, Snapshot, Status, Timing
 from agent.wire import outbound
 from agent.wire.curve import Guard, protect_bind
 from agent.wire.sockets import attach, prepare
@@ -34,7 +34,7 @@ Answer = dict[str, Any]
 
 
 class Requests:
-    """The command socket. `books` makes the counts in an answer as fresh as the question."""
+    """The command socket. `books` and `timings` make an answer as fresh as its question."""
 
     def __init__(
         self,
@@ -44,10 +44,11 @@ class Requests:
         clock: Clock,
         events: Events,
         books: Callable[[], Books] | None = None,
+        timings: Callable[[], dict[str, Timing]] = dict,
         guard: Guard | None = None,
     ) -> None:
         self._endpoint, self._context, self._clock, self._guard = endpoint, context, clock, guard
-        self._events, self._books = events, books
+        self._events, self._books, self._timings = events, books, timings
         self._lock = threading.Lock()
         self._asked: deque[Asked] = deque()
         self._issued: OrderedDict[str, bool] = OrderedDict()  # suggestion -> acknowledged
@@ -87,7 +88,7 @@ class Requests:
             return None
         age_s = max(0, self._clock.now_ns() - snapshot.now_ns) / 1e9
         books = self._books() if self._books else snapshot.status.frames
-        return msgspec.structs.replace(snapshot.status, frames=books, loop_age_s=age_s)
+        return msgspec.structs.replace(snapshot.status, frames=books, loop_age_s=age_s, timings=self._timings())
 
     def close(self) -> None:
         self._stopping.set()
@@ -167,8 +168,10 @@ class Requests:
 
     def _mode(self, asked: ModeRequest) -> Answer:
         status = self._status_now() if asked.mode is Mode.CONTROL else None
+        if status and status.mode is Mode.HOLD:
+            raise RequestError("held", "an operator's hold stands: request mode suggest or observe to end it")
         lease = status.lease if status else None
-        if lease and lease.controller and asked.controller and lease.controller != asked.controller:
+        if lease and lease.controller != asked.controller:
             raise RequestError(
                 "lease_held",
                 f"{lease.controller!r} holds the lease for {lease.expires_in_s:.1f} s more; ask again then",

@@ -23,7 +23,7 @@ from agent.errors import BeamsideError, ConfigurationError, EngineError
 from agent.health import Health, MetricsPage, Notifier
 from agent.journal import FILE, Journal
 from agent.loop import Loop
-from agent.messages import Hold, Mode, Status
+from agent.messages import Decision, Hold, Mode, Status
 from agent.perceive import Perceiver
 from agent.receive import Receiver
 from agent.report import Identity, Reporter
@@ -90,11 +90,11 @@ def serve(loop: Loop) -> None:
 
 
 def _last_words(loop: Loop, reason: str) -> int | None:
-    """The journal's number for the end of this boot."""
-    clock = loop.clock
-    hold = Hold(state="begin", reason=reason, since_ns=clock.wall_ns())
-    decision = loop.decider.decide(None, None, [], now_ns=clock.now_ns(), wall_ns=clock.wall_ns())
-    numbers = loop.write(msgspec.structs.replace(decision, flags=(), suggestion=None, holds=(hold,)))
+    """Name the frames that nobody inspected; the journal's number for the end of this boot."""
+    hold = Hold(state="begin", reason=reason, since_ns=loop.clock.wall_ns())
+    left = Decision(now_ns=loop.clock.now_ns(), mode=loop.decider.mode.mode, flags=tuple(loop.receiver.abandon()))
+    numbers = loop.write(msgspec.structs.replace(left, holds=(hold,)))
+    loop.reporter.send(left, numbers)
     return numbers.get(("hold", 0))
 
 
@@ -102,6 +102,7 @@ def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
     """Every part, started; the stack ends them in the right order. Raises ConfigurationError."""
     boot = uuid.uuid4().hex
     perceiver, facts = models(settings)
+    facts = msgspec.structs.replace(facts, boot=boot)
     decider = Decider(terms(settings), base_mode=Mode(settings.focus.mode), boot=boot)
     frames, advice, commands = configuration.endpoints(settings)
     prepare_folders(settings)
@@ -115,7 +116,16 @@ def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
     if guard is not None:
         stack.callback(guard.close)
     receiver = Receiver(settings.frames, frames, context=context, clock=clock, guard=guard)
-    requests = Requests(commands, context=context, clock=clock, events=journal.read, books=receiver.books, guard=guard)
+    health = Health(Notifier.from_environment(os.environ), clock)
+    requests = Requests(
+        commands,
+        context=context,
+        clock=clock,
+        events=journal.read,
+        books=receiver.books,
+        timings=health.timings,
+        guard=guard,
+    )
     reporter = Reporter(
         settings.advice,
         advice,
@@ -126,7 +136,6 @@ def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
         step_limit_s=settings.health.step_limit_s or STEP_LIMIT_S,
         guard=guard,
     )
-    health = Health(Notifier.from_environment(os.environ), clock)
     for part in (receiver, requests, reporter):
         part.start()
         stack.callback(part.stop if isinstance(part, Reporter) else part.close)
@@ -154,7 +163,8 @@ def reload(loop: Loop, settings: Settings) -> None:
     except BeamsideError as error:
         log.error("reload refused, the old ones keep serving: %s", error)
         return
-    loop.perceiver, loop.facts, loop.decider.terms = perceiver, facts, new
+    loop.perceiver, loop.decider.terms = perceiver, new
+    loop.facts = msgspec.structs.replace(facts, boot=loop.facts.boot)
     log.info("reloaded: %s", ", ".join(facts.models))
 
 

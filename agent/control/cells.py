@@ -94,7 +94,7 @@ class Samples:
         """exp(+i k d): undoes a displacement of d pixels."""
         along = np.exp(1j * float(shift_px[0]) * KX).astype(np.complex64)
         across = np.exp(1j * float(shift_px[1]) * KY).astype(np.complex64)
-        turned = along.take(self.column)
+        turned: Complex = along.take(self.column)
         turned *= across.take(self.row)
         return turned
 

@@ -96,6 +96,7 @@ class Scene:
             aligned = [self._undo_scale(*each, scale_per_m) for each in zip(self.whitened, self.views, strict=True)]
             self.crosses[scale_per_m] = self._crossed(aligned)
         self.cross = self.crosses[scale_per_m]
+        self._registered: dict[bytes, Real] = {}  # shifts to half a coarse pixel -> refined
         self.align(self.shifts)
 
     def _crossed(self, aligned: Sequence[Complex]) -> Complex:
@@ -174,12 +175,12 @@ class Scene:
 
     def likelihood(self, hypotheses: Sequence[Hypothesis]) -> Real:
         """Log likelihood with the present shifts: how much of the signal lies along the expected direction."""
-        return self._along(self.transfer(hypotheses), [self.coherent])[0]
+        return np.asarray(self._along(self.transfer(hypotheses), [self.coherent])[0])
 
     def likelihoods(self, hypotheses: Sequence[Hypothesis], registrations: Sequence[Real]) -> Real:
         """The same with each of several sets of shifts: (registration, hypothesis)."""
         coherent = [self._turned(shifts) for shifts in registrations]
-        return np.concatenate([self._along(self.transfer(few), coherent) for few in _few(hypotheses)], axis=1)
+        return np.hstack([self._along(self.transfer(few), coherent) for few in _few(hypotheses)])
 
     def around(self, points: Sequence[Hypothesis], steps: Real) -> tuple[Real, Real]:
         """Log likelihood of a point and of pairs at +-step from it, and the expected curvature by the pairs."""
@@ -192,7 +193,7 @@ class Scene:
         strength = (h * weighted).sum(axis=1) + np.float32(DARK)
         alone = (weighted * weighted * (self.heard - 1)).sum(axis=1)
         signals = self._together(weighted, coherent) + alone
-        return np.asarray((signals / strength).astype(np.float64) @ self.trust)
+        return np.asarray((signals / strength).astype(np.float64) @ self.trust, np.float64)
 
     def _together(self, h: Real32, coherent: Sequence[Real32]) -> Real32:
         """h^T W h in each cell off the diagonal: (hypothesis, frame, cell) -> (coherent, hypothesis, cell)."""
@@ -255,8 +256,12 @@ class Scene:
             if i != reference:
                 product = self._pair(i, reference) * filters[i] * filters[reference]
                 shifts[i] = self.samples.peak(product, reach_px)
-        self.align(shifts - shifts[0])
-        self.refine_shifts(at)
+        shifts -= shifts[0]
+        known = self._registered.get(shifts.tobytes())  # several hypotheses meet in the same correlation peaks
+        self.align(shifts if known is None else known)
+        if known is None:
+            self.refine_shifts(at)
+            self._registered[shifts.tobytes()] = self.shifts
 
     def refine_shifts(self, at: Hypothesis) -> None:
         """Newton steps on the phases: each frame against all the others."""

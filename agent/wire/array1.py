@@ -167,6 +167,8 @@ def _integral(value: Any) -> int | None:
 def _number_in(low: float, high: float) -> Reader:
     def read(value: Any) -> float | None:
         # NaN compares false with everything, so the range refuses it too.
+        if type(value) is float:
+            return value if low <= value <= high else None
         good = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
         return float(value) if good else None
 
@@ -175,7 +177,7 @@ def _number_in(low: float, high: float) -> Reader:
 
 def _int_in(low: int, high: int) -> Reader:
     def read(value: Any) -> int | None:
-        number = _integral(value)
+        number = value if type(value) is int else _integral(value)
         return number if number is not None and low <= number <= high else None
 
     return read
@@ -287,8 +289,13 @@ def read_optics(told: Any, *, width_px: int) -> tuple[Optics, tuple[str, ...]]:
     bad: list[str] = []
     for name, value in told.items():
         reader = READERS.get(name)
-        if reader is not None and value is not None:
-            _keep(known, bad, name, reader(value))
+        if reader is None or value is None:
+            continue
+        read = reader(value)
+        if read is None:
+            bad.append(name)
+        elif read != "":  # an empty name says nothing
+            known[name] = read
     _read_stigmators(told, known, bad)
     size = _pixel_size(known, width_px)
     if size is not None:
@@ -296,18 +303,16 @@ def read_optics(told: Any, *, width_px: int) -> tuple[Optics, tuple[str, ...]]:
     return Optics(**known), tuple(bad)
 
 
-def _keep(known: dict[str, Any], bad: list[str], name: str, value: Any) -> None:
-    if value is None:
-        bad.append(name)
-    elif value != "":  # an empty name says nothing
-        known[name] = value
-
-
 def _read_stigmators(told: Mapping[str, Any], known: dict[str, Any], bad: list[str]) -> None:
     reader = IN_UNITS if known.get("stigmator_unit") not in (None, "1", "unitless") else UNITLESS
     for name in STIGMATORS:
-        if told.get(name) is not None:
-            _keep(known, bad, name, reader(told[name]))
+        if told.get(name) is None:
+            continue
+        read = reader(told[name])
+        if read is None:
+            bad.append(name)
+        else:
+            known[name] = read
 
 
 def _pixel_size(known: Mapping[str, Any], width_px: int) -> float | None:
