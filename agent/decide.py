@@ -38,7 +38,8 @@ from agent.messages import (
 )
 
 SETTLED_PHASES = (Phase.IDLE, Phase.CONVERGED, Phase.HELD)
-RESTART_BLUR = 1.5  # of the blur at convergence: so much wider, with two sigma to spare, and focus was lost
+RESTART_SCORE = 1.0  # points below the score at convergence: 4 half depths on the virtual microscope
+JUDGEABLE = 0.3  # content below which the score says more about the picture than about focus
 RESTART_FRAMES = 2  # in a row: one blurred frame may be a jolt
 VALID_S = (5.0, 60.0)  # a suggestion is good for three frame times, within these
 EVIDENT_M = 50e-9  # the header must show a change that was acknowledged, to a read-back's rounding
@@ -80,7 +81,7 @@ class Decider:
         self._yield_until_ns = 0
         self._intruded_ns: int | None = None
         self._way_back: Wish | None = None  # told with the next frame: its epochs are what a controller compares
-        self._converged_blur_px: float | None = None
+        self._converged_score: float | None = None
         self._lost = self._issued = 0
         self._reference_m: float | None = None
 
@@ -131,7 +132,7 @@ class Decider:
         self.steering, self._way_back = self.steering.cancelled(), None
         if fresh or self.routine.phase is Phase.HELD:
             self.routine = focus.begin()
-            self._converged_blur_px = None
+            self._converged_score = None
         else:
             self.routine = focus.forget_scene(self.routine)
 
@@ -341,7 +342,7 @@ class Decider:
     def _after(self, wish: Wish | None, findings: Findings, now_ns: int) -> Wish | None:
         """Turn the routine's end into conditions."""
         if self.routine.phase is Phase.CONVERGED:
-            self._converged_blur_px, self._lost = findings.blur_px, 0
+            self._converged_score, self._lost = findings.score, 0
             self.steering = replace(self.steering, troubles=0)
         held = self.routine.reason if self.routine.phase is Phase.HELD else None
         if held is not None and held in self.standing.codes and wish is not None and wish.kind is Kind.ACQUIRE:
@@ -353,11 +354,11 @@ class Decider:
         return wish
 
     def _watch_for_loss(self, findings: Findings) -> None:
-        """In focus, the model watches: blur that grew for two frames starts the routine again."""
-        if self.routine.phase is not Phase.CONVERGED or findings.blur_px is None or self._converged_blur_px is None:
+        """In focus, the model watches: a score that fell for two frames starts the routine again."""
+        if self.routine.phase is not Phase.CONVERGED or findings.score is None or self._converged_score is None:
             return
-        surely = findings.blur_px - 2.0 * (findings.blur_uncertainty_px or 0.0)
-        self._lost = self._lost + 1 if surely > max(1.0, RESTART_BLUR * self._converged_blur_px) else 0
+        fell = self._converged_score - findings.score
+        self._lost = self._lost + 1 if fell > RESTART_SCORE and (findings.content or 0.0) > JUDGEABLE else 0
         if self._lost >= RESTART_FRAMES:
             self._lost = 0
             self.routine = focus.begin(self.routine.verified_m)

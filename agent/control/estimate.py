@@ -351,7 +351,9 @@ class _Search:
             return _abstain(self.reference, self.evidence, "featureless")
         if other_side > WRONG_SIDE or sigma > 1.5 * half + 0.1 * abs(z):
             return _abstain(self.reference, self.evidence, "ambiguous")
-        if len(distinct([e.working_distance_m for e in self.evidence])) > 2 and self._unmoved(best):
+        if len(distinct([e.working_distance_m for e in self.evidence])) > 2 and (
+            self._unmoved(best) or self._stuck(best)
+        ):
             return _abstain(self.reference, self.evidence, "actuator_dead")
         frames = tuple(e.frame for e in self.evidence)
         where = self.reference.working_distance_m
@@ -372,6 +374,21 @@ class _Search:
         """Relative error of the angle: what is claimed, or what any column drifts by."""
         known = self.instrument.alpha_rad or 1.0
         return max(self.instrument.alpha_sigma_rad / known, ALPHA_LEAST)
+
+    def _stuck(self, best: _Mode) -> bool:
+        """Does the last picture fit the one before better where that one was taken than where it says it was?"""
+        step = self.reference.working_distance_m - self.evidence[-2].working_distance_m
+        if abs(step) < UNMOVED_H * self.h:
+            return False
+        views = self.scene.views
+        # Seen from the last frame, all the others lie where they would if it had stayed.
+        self.scene.views = [replace(v, offset_m=v.offset_m + step) for v in views[:-1]] + [views[-1]]
+        try:
+            here = self._at(best.theta)
+            stayed = self.scene.likelihood([replace(here, z_m=z * self.h) for z in self._grid()])
+        finally:
+            self.scene.views = views
+        return float(stayed.max()) > best.value + TEMPER
 
     def _unmoved(self, best: _Mode) -> bool:
         """Do the frames agree with one another better than any defocus makes them differ?
