@@ -9,25 +9,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
+from agent.commands.board import Board
 from agent.commands.microscope import specimen_settings
 from agent.errors import BeamsideError
 
 if TYPE_CHECKING:
     from calibration.twin.controller import Controller
-    from calibration.twin.episode import Episode
+    from calibration.twin.episode import Episode, Point
     from calibration.twin.instrument import MicroscopeSettings
 
 START_S = 30.0  # until the agent has its models and its first status is out, on a loaded machine
 STOP_S = 5.0
 REPORT = Path("beamside-demo")
-ENDS = {"converged": "[green]converged[/]", "held": "[yellow]held[/]", "failed": "[red]failed[/]"}
 
 
 def demo(
@@ -46,11 +45,15 @@ def demo(
     given = {**specimen_settings(specimen)} if specimen else {}
     plans = plan(episodes, seed=seed, snr=snr, start_defocus_m=start_defocus_m, **given)
     folder = report if report is not None else (None if as_json else REPORT)
+    board, console = Board(len(plans)), Console(stderr=as_json)
     with (
+        Live(board.table(), console=console, refresh_per_second=8, transient=as_json) as live,
         tempfile.TemporaryDirectory(prefix="beamside-demo-") as scratch,
         _session(Path(scratch), plans[0], alpha_error) as controller,
     ):
-        done = _run_all(controller, plans, quiet=as_json)
+        done = [_run(controller, settings, board, live) for settings in plans]
+    if not console.is_terminal and not as_json:
+        console.print()  # Live leaves a pipe without its last line's end
     if folder is not None:
         _picture(done, folder)
     if as_json:
@@ -100,58 +103,24 @@ def _stop(agent: "subprocess.Popen[bytes]") -> None:
         agent.wait()
 
 
-def _run_all(controller: "Controller", plans: "list[MicroscopeSettings]", *, quiet: bool) -> "list[Episode]":
+def _run(controller: "Controller", settings: "MicroscopeSettings", board: Board, live: Live) -> "Episode":
+    """One episode, shown while it runs."""
     from calibration.twin.episode import run_episode
 
-    done: list[Episode] = []
-    console = Console(stderr=quiet)
-    with Live(_table(done, None), console=console, refresh_per_second=8, transient=quiet) as live:
-        for settings in plans:
-            done.append(
-                run_episode(
-                    controller,
-                    settings,
-                    on_frame=lambda point, s=settings: live.update(_table(done, (s, point))),  # type: ignore[misc]
-                )
-            )
-            live.update(_table(done, None))
-    return done
+    def seen(point: "Point") -> None:
+        board.point(point)
+        live.update(board.table())
 
-
-def _table(done: "list[Episode]", running: Any) -> Table:
-    """One line an episode; the last one lives."""
-    table = Table("seed", "specimen", "start, h", "residual, h", "frames", "end", "reason", title="focus episodes")
-    for e in done[-20:]:
-        h = e.half_depth_of_focus_m
-        name = Path(e.specimen).name
-        table.add_row(
-            str(e.seed),
-            name,
-            f"{e.start_defocus_m / h:+.1f}",
-            f"{e.residual_m / h:+.2f}",
-            str(e.frames),
-            ENDS[e.end],
-            e.reason,
-        )
-    if running is not None:
-        settings, point = running
-        h = settings.half_depth_of_focus_m
-        table.add_row(
-            str(settings.seed),
-            Path(settings.specimen).name,
-            "",
-            f"{point.true_defocus_m / h:+.2f}",
-            "",
-            str(point.phase or ""),
-            "",
-        )
-    good = sum(e.end == "converged" and abs(e.residual_m) <= e.half_depth_of_focus_m for e in done)
-    table.caption = f"{good} of {len(done)} in focus (h: half a depth of focus)"
-    return table
+    board.begin(settings)
+    live.update(board.table())
+    episode = run_episode(controller, settings, on_frame=seen)
+    board.end(episode)
+    live.update(board.table())
+    return episode
 
 
 def _picture(done: "list[Episode]", folder: Path) -> None:
-    """The track of the first episode beside its first and last frame."""
+    """Track, score, first and last frame of the longest way, and the ends of all."""
     from agent.commands.picture import draw
 
     try:

@@ -37,6 +37,7 @@ class Taken:
     number: int
     pixels: NDArray[Any]
     optics: Optics
+    defocus_m: float  # the truth, for the microscope's owner
 
 
 class Controller:
@@ -113,7 +114,7 @@ class Controller:
         if not self.lockstep:
             self._listen_until(begun_s, begun_ns, end_ns)
         pixels, optics = self.scope.frame()
-        taken = Taken(self.number, pixels, optics)
+        taken = Taken(self.number, pixels, optics, self.scope.defocus_m)
         self.number += 1
         for message in self.stream(taken.number, array1.encode(taken.number, pixels, optics)):
             self.link.publish(message)

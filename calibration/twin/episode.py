@@ -23,13 +23,14 @@ ENDS = ("converged", "held")
 
 @dataclass(frozen=True)
 class Point:
-    """One frame of an episode as its track shows it; truth beside what the agent thought."""
+    """One frame: where it was taken in truth, and what the agent said when it had seen it."""
 
     frame: int
     t_s: float
-    working_distance_m: float
+    working_distance_m: float | None  # as commanded
     true_defocus_m: float
-    phase: str | None
+    evidence_frames: int  # used so far; the estimate is of the last of them
+    phase: str | None  # what the agent does next
     score: float | None
     defocus_m: float | None
     sigma_m: float | None
@@ -49,6 +50,7 @@ class Episode:
     end: str  # converged, held, failed
     reason: str
     took_s: float = 0.0  # virtual
+    pixel_size_m: float | None = None
     outcomes: tuple[tuple[str, str], ...] = ()
     track: tuple[Point, ...] = field(default=(), repr=False)
     first: NDArray[Any] | None = field(default=None, repr=False)
@@ -131,19 +133,20 @@ def _until_done(
     while len(track) < frame_limit and standing <= LINGER_FRAMES and (controller.alive or not track):
         taken = controller.scan()
         kept = [*kept[:1], taken]
-        track.append(_point(controller.scope, watcher, taken))
+        track.append(_point(watcher, taken))
         on_frame(track[-1])
         standing = standing + 1 if watcher.ended and not controller.busy else 0
     return kept, track
 
 
-def _point(scope: VirtualMicroscope, watcher: Watcher, taken: Taken) -> Point:
+def _point(watcher: Watcher, taken: Taken) -> Point:
     told = watcher.focus
     return Point(
         frame=taken.number,
         t_s=(taken.optics.t_end_ns or 0) / 1e9,
-        working_distance_m=scope.working_distance_m,
-        true_defocus_m=scope.defocus_m,
+        working_distance_m=taken.optics.working_distance_m,
+        true_defocus_m=taken.defocus_m,
+        evidence_frames=watcher.evidence_frames,
         phase=watcher.phase,
         score=told.get("score"),
         defocus_m=told.get("defocus_m"),
@@ -167,6 +170,7 @@ def _judge(
         end=end,
         reason=_reason(controller, watcher, end),
         took_s=(scope.now_ns - now_ns) / 1e9,
+        pixel_size_m=scope.settings.pixel_size_m,
         outcomes=tuple((number, outcome.value) for number, outcome in controller.outcomes),
         track=tuple(track),
         first=taken[0].pixels if taken else None,
