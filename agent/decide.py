@@ -91,6 +91,7 @@ class Decider:
         """Follow the stream; say whether this frame is wanted as evidence."""
         self._reason = "settling"
         if frame.lane is not Lane.LIVE:
+            self._last_frame_ns = now_ns  # a stream that only inspects is no silent stream
             return Wanted()
         if not self._ours(frame):
             return Wanted()
@@ -274,6 +275,9 @@ class Decider:
 
     def _look(self, frame: Frame, findings: Findings, now_ns: int) -> Wish | None:
         self.standing.drop("engine_error")
+        if frame.lane is not Lane.LIVE:
+            for code in ("no_frames", "stale"):
+                self.standing.drop(code)
         if frame.lane is not Lane.LIVE or frame.source != self.source:
             return None
         self._report_stream(frame, findings, now_ns)

@@ -1,5 +1,6 @@
 """`beamside run`: the agent. Wires everything together by constructor; nothing else here."""
 
+import gc
 import importlib.metadata
 import logging
 import os
@@ -79,6 +80,7 @@ def serve(loop: Loop) -> None:
     loop.requests.publish(loop.snapshot())
     if loop.reporter.ready():
         loop.health.started("frames connected")
+    gc.freeze()  # what is there now stays: the collector need not look through it while frames come
     try:
         loop.run()
     except EngineError:

@@ -23,7 +23,7 @@ FINE_BINS = 40.0  # below it every sample is a cell of its own: wide discs ring 
 CELL = 3  # above it 3 x 3 samples share one object power
 COARSE_PX = 128  # the correlation that finds shifts needs no more than half the band
 CLIMBS = 3  # Newton steps on the phases: from half a coarse pixel to a hundredth of a pixel
-STILL_PX = 0.002  # a step this short is the last: it doubles the correct digits each time
+STILL_PX = 0.005  # a step this short is the last: it doubles the correct digits each time
 KX = 2 * np.pi * np.fft.rfftfreq(PATCH_PX)  # rad/px, by column
 KY = 2 * np.pi * np.fft.fftfreq(PATCH_PX)  # by row
 

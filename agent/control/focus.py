@@ -24,7 +24,6 @@ PROBE_UNKNOWN_H = 6.0  # where no model tells the blur
 ALPHA_GUESS_RAD = 5e-3  # only to size the steps of a bracket that will measure alpha
 FEATURELESS_NATS = 300.0  # a frame speaks for an object: noise alone reaches 150, faint texture thousands
 MAX_PROBES = 4
-OUTSHINES = 1.06  # times the signal of the frame in focus: what another may show by drift, beside four deviations
 SAME_STIGMATOR = 1e-4
 
 
@@ -107,19 +106,11 @@ def _judge(routine: Routine, found: Estimate, instrument: Instrument, rules: Rul
         return _probe(routine, None, instrument, rules)
     stigmators = _stigmator_change(found, instrument, h)
     if abs(z) <= CONVERGED_H * h and stigmators is None:
-        if _outshone(routine):
-            return give_up(routine, "actuator_dead", rules)
         where = found.working_distance_m
         return replace(routine, phase=Phase.CONVERGED, verified_m=where, probes=0, reason=None), None
     if routine.spent >= rules.dose_frames:
         return give_up(routine, "budget", rules)
     return _correct(routine, z, stigmators or (0.0, 0.0), rules)
-
-
-def _outshone(routine: Routine) -> bool:
-    """Does an earlier frame show more of the specimen than the one called in focus? Then the lens stuck on the way."""
-    *others, newest = (object_nats(e) for e in routine.evidence)
-    return any(shown > OUTSHINES * newest + 4.0 * newest**0.5 for shown in others)
 
 
 def _stigmator_change(found: Estimate, instrument: Instrument, h: float) -> tuple[float, float] | None:

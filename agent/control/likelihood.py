@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control.cells import FINE_BINS, Samples, cells
+from agent.control.cells import FINE_BINS, STILL_PX, Samples, cells
 from agent.control.spectra import PATCH_PX
 from calibration.optics import disc_transfer_fast, probe_transfer
 
@@ -87,6 +87,7 @@ class Scene:
         self._terms = np.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky]).astype(np.float32)
         self.whitened = [self._whitened(view) for view in self.views]  # (patch, sample) each
         self.crosses: dict[float, Complex] = {}
+        self._scanned: dict[tuple[Column, tuple[Hypothesis, ...]], Real32] = {}
         self.set_scale(0.0)
 
     def set_scale(self, scale_per_m: float) -> None:
@@ -160,7 +161,8 @@ class Scene:
 
     def incoherent(self, hypotheses: Sequence[Hypothesis]) -> Real:
         """Log likelihood from the power of each frame alone: needs no shifts, knows less."""
-        return np.concatenate([self._by_power(self.transfer(few)) for few in _few(hypotheses)])
+        self._scanned = {(self.column, few): self.transfer(few) for few in _few(hypotheses)}
+        return np.concatenate([self._by_power(h) for h in self._scanned.values()])
 
     def _by_power(self, h: Real32) -> Real:
         power = h**2 + np.float32(DARK)
@@ -180,7 +182,10 @@ class Scene:
     def likelihoods(self, hypotheses: Sequence[Hypothesis], registrations: Sequence[Real]) -> Real:
         """The same with each of several sets of shifts: (registration, hypothesis)."""
         coherent = [self._turned(shifts) for shifts in registrations]
-        return np.hstack([self._along(self.transfer(few), coherent) for few in _few(hypotheses)])
+        known = self._scanned  # the scan by power asks for the same ones
+        each = (known.get((self.column, few)) for few in _few(hypotheses))
+        found = (self.transfer(few) if h is None else h for few, h in zip(_few(hypotheses), each, strict=True))
+        return np.hstack([self._along(h, coherent) for h in found])
 
     def around(self, points: Sequence[Hypothesis], steps: Real) -> tuple[Real, Real]:
         """Log likelihood of a point and of pairs at +-step from it, and the expected curvature by the pairs."""
@@ -271,10 +276,13 @@ class Scene:
         shifts = self.shifts.copy()
         turns = [self.samples.turn(-shift) for shift in shifts]
         for _ in range(2):
+            before = shifts.copy()
             for i in range(1, self.n):
                 others = sum(weighted[i, j] * turns[j] for j in range(self.n) if j != i)
                 shifts[i] = self.samples.climb(np.asarray(others, np.complex64), shifts[i])
                 turns[i] = self.samples.turn(-shifts[i])
+            if np.abs(shifts - before).max() < STILL_PX:
+                break
         self.align(shifts)
 
     def choose_scale(self, at: Hypothesis, per_m: float) -> None:
@@ -348,8 +356,8 @@ def _gains(hypotheses: Sequence[Hypothesis]) -> Real32:
     return np.exp(np.array([at.gains or (0.0,) for at in hypotheses], np.float32))[:, :, None]
 
 
-def _few(hypotheses: Sequence[Hypothesis]) -> list[Sequence[Hypothesis]]:
-    return [hypotheses[i : i + FEW] for i in range(0, len(hypotheses), FEW)]
+def _few(hypotheses: Sequence[Hypothesis]) -> list[tuple[Hypothesis, ...]]:
+    return [tuple(hypotheses[i : i + FEW]) for i in range(0, len(hypotheses), FEW)]
 
 
 def _power(spectra: Complex) -> Real32:

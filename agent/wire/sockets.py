@@ -14,6 +14,7 @@ from agent.errors import ConfigurationError
 HEARTBEAT_MS = {"tcp": (200, 500), "ipc": (2000, 6000)}
 HANDSHAKE_MS = 10_000  # CURVE on a busy PC takes seconds, a stranger that says nothing is dropped
 RECONNECT_MS = (100, 1000)  # a producer that returns is heard within a second
+LAST_PORT = 65535  # libzmq takes what is above modulo 65536, in silence
 DIRECTORY_MODE = 0o750  # the group may reach the sockets, nobody else
 
 
@@ -36,6 +37,9 @@ def attach(socket: "zmq.Socket[bytes]", endpoint: str, *, bind: bool) -> None:
     """Bind or connect. Raises ConfigurationError naming the endpoint."""
     if bind and endpoint.startswith("ipc:"):
         _claim(endpoint)
+    port = endpoint.rpartition(":")[2]
+    if endpoint.startswith("tcp:") and port.isdigit() and int(port) > LAST_PORT:
+        raise ConfigurationError(f"endpoint {endpoint!r}: a port is at most {LAST_PORT}")
     try:
         (socket.bind if bind else socket.connect)(endpoint)
     except zmq.ZMQError as error:

@@ -66,8 +66,8 @@ def launch(folder: Path) -> Iterator[Callable[..., Process]]:
     """Launches `beamside run`, or another command in its place."""
     processes: list[Process] = []
 
-    def begin(*command: str, **environment: str) -> Process:
-        processes.append(Process(folder, *command, **environment))
+    def begin(*command: str, produces: bool = True, **environment: str) -> Process:
+        processes.append(Process(folder, *command, produces=produces, **environment))
         return processes[-1]
 
     yield begin

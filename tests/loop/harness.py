@@ -61,14 +61,13 @@ class SkippingClock(SystemClock):
 class Wire:
     """A producer, a listener and a controller, written against the README's tables: zmq and JSON."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, produces: bool = True) -> None:
         self.ends = endpoints(folder)
         self.heard: list[Message] = []
         self.mark = 0  # of `heard`: what a test has to do with begins here
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.linger = 0
-        self.producer = self.produce()
+        self.producer = self.produce() if produces else None
         self._advice = self._context.socket(zmq.SUB)
         self._advice.subscribe(b"")
         self._commands = self._context.socket(zmq.DEALER)
@@ -85,12 +84,15 @@ class Wire:
         """Connect to an agent whose sockets are bound, and wait until it listens."""
         self._advice.connect(self.ends["advice"])
         self._commands.connect(self.ends["commands"])
+        if self.producer is None:
+            return
         assert self.producer.poll(DEADLINE_S * 1000), "the agent did not subscribe to frames"
         self.producer.recv()
 
     # --- frames ---
 
     def send(self, parts: Parts) -> None:
+        assert self.producer is not None
         self.producer.send_multipart(list(parts))
 
     def frame(self, number: int, pixels: NDArray[Any], optics: Optics) -> None:
@@ -268,8 +270,8 @@ class Agent(Hosted):
 class Process:
     """`beamside run` as a process of its own, on the default endpoints of its runtime directory."""
 
-    def __init__(self, folder: Path, *command: str, **environment: str) -> None:
-        self.wire = Wire(folder)
+    def __init__(self, folder: Path, *command: str, produces: bool = True, **environment: str) -> None:
+        self.wire = Wire(folder, produces=produces)
         self.popen = subprocess.Popen(
             command or (sys.executable, "-m", "agent", "run"),
             env=clean_environment(folder, **environment), cwd=ROOT, text=True,
@@ -432,3 +434,8 @@ def scope_for(**settings: Any) -> VirtualMicroscope:
     """A small column with a textured specimen."""
     given = {"specimen": "grains", "shape": (384, 384), "snr": 3.0, "start_defocus_m": 4e-6, "seed": 3}
     return VirtualMicroscope(MicroscopeSettings(**{**given, **settings}))
+
+
+def without(optics: Optics, *names: str) -> Optics:
+    """The same header with these fields left out."""
+    return Optics(**{name: value for name, value in _fields(optics).items() if name not in names})

@@ -101,6 +101,26 @@ def test_a_waiting_next_wakes_when_a_frame_comes() -> None:
     assert number(lanes.next(5.0)) == 1
 
 
+def test_a_rest_lets_live_frames_replace_one_another() -> None:
+    lanes = Lanes(MIB)
+    for each in (1, 2, 3):
+        threading.Timer(0.02 * each, lanes.offer, [frame(each)]).start()
+    assert number(lanes.next(5.0, rest_s=0.3)) == 3
+    assert lanes.books().superseded == 2
+
+
+def test_a_frame_to_inspect_ends_a_rest() -> None:
+    lanes = Lanes(MIB)
+    threading.Timer(0.05, lanes.offer, [frame(1, inspect=True)]).start()
+    assert number(lanes.next(0.0, rest_s=60.0)) == 1
+
+
+def test_closing_ends_a_rest() -> None:
+    lanes = Lanes(MIB)
+    threading.Timer(0.05, lanes.close).start()
+    assert lanes.next(60.0, rest_s=60.0) is None
+
+
 # --- complaints ---
 
 
