@@ -32,7 +32,7 @@ soak: .venv/dev/.stamp
 	$(DEV)/python -m pytest -q -m soak -s
 
 bench: .venv/dev/.stamp
-	$(DEV)/python tests/bench/run.py
+	$(DEV)/python -m tests.bench.run
 
 schema: .venv/dev/.stamp
 	$(DEV)/python -m agent.wire.schema

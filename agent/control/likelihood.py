@@ -147,7 +147,7 @@ class Scene:
             h = np.exp(square * np.float32(-0.125))
         else:
             h = disc_transfer_fast(np.sqrt(square, out=square))
-        return np.asarray(h * _gains(hypotheses), np.float32)
+        return np.asarray(h * _gains(hypotheses), np.float32) if hypotheses[0].gains else h
 
     def _wave(self, z: Real, ax: Real, ay: Real, alpha: Real) -> Real32:
         kx, ky = self._k

@@ -14,7 +14,7 @@ from calibration.certificate import Limits
 from calibration.twin.microscope import VirtualMicroscope
 from tests.loop.harness import Agent, Message, Rig, said, scope_for
 
-YIELD_S = 1.0
+YIELD_S = 30.0  # skipped, never waited for
 NO_ACK_S = 2.1  # an acknowledgement is missed after 2 s
 
 Make = Callable[..., Rig]
@@ -93,6 +93,20 @@ def test_a_blur_that_comes_back_starts_the_routine_again(make: Make) -> None:
     assert any(rig.show()["phase"] == "measuring" for _ in range(3))
     rig.converge()
     assert rig.off_h < 1.0
+
+
+def test_a_frame_scanned_while_the_optics_do_as_asked_is_passed_over_in_silence(make: Make) -> None:
+    rig = make()
+    for _ in range(2):
+        suggestion = rig.suggested()
+        rig.publish(*rig.scope.frame(), optics_epoch=None)  # before the answer
+        moving_at_ns = rig.scope.now_ns
+        rig.obey(suggestion)
+        rig.publish(*rig.scope.frame(), optics_epoch=None, t_start_ns=moving_at_ns)  # and just after it
+    assert not rig.wire.told("hold")
+    rig.scope.wait_until(rig.scope.settled_ns)
+    rig.publish(*rig.scope.frame(), optics_epoch=None)
+    assert rig.wire.until(said("hold", state="begin"))["reason"] == "no_epochs"
 
 
 # --- acknowledgements ---

@@ -1,0 +1,151 @@
+"""`make bench`: how fast the agent is on this machine, as tables; with --json PATH, as numbers too.
+
+Nothing is asserted: a time is a fact about a machine and its load, which are told beside it.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import zmq
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import estimator, models, overhead, throughput
+
+Rows = list[dict[str, object]]
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def machine() -> dict[str, object]:
+    names = [line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "python": platform.python_version(),
+        "beamside": importlib.metadata.version("beamside"),
+        "numpy": np.__version__,
+        "pyzmq": f"{zmq.__version__} (libzmq {zmq.zmq_version()})",
+        "opencv": cv2.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _cpu_lines() -> list[str]:
+    return CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
+
+
+def load_average() -> list[float]:
+    return [round(value, 2) for value in os.getloadavg()]
+
+
+# --- tables ---
+
+
+def overhead_table(rows: Rows) -> Table:
+    aim = "aim, idle: p50 of the whole 150, p99 1000; back to back: the same work with warm caches"
+    table = _table("Agent overhead beyond the models, 1 MiB frames at 100/s, µs", aim)
+    for heading in ("p50", "p99", "back to back, p50"):
+        table.add_column(heading, justify="right")
+    table.add_column("what it is")
+    for row in rows:
+        table.add_row(
+            str(row["stage"]),
+            _number(row["p50_us"]),
+            _number(row["p99_us"]),
+            _number(row["back_to_back_p50_us"]),
+            str(row["what"]),
+        )
+    return table
+
+
+def throughput_table(rows: Rows) -> Table:
+    table = _table("Frames into the agent against a bare pyzmq subscriber", "aim: 0.85 at 1 MiB and above")
+    for heading in ("agent, 1/s", "bare, 1/s", "ratio, median", "lowest", "highest", "quartiles"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        names = ("agent_per_s", "raw_per_s")
+        quartiles = f"{_number(row['ratio_q25'], 2)} to {_number(row['ratio_q75'], 2)}"
+        ratios = [_number(row[name], 2) for name in ("ratio", "ratio_low", "ratio_high")]
+        table.add_row(str(row["size"]), *(_number(row[name]) for name in names), *ratios, quartiles)
+    return table
+
+
+def estimator_table(rows: Rows) -> Table:
+    table = _table("Focus estimate from ready spectra, one thread, ms", "aim: p99 150 on one core")
+    for heading in ("frames", "p50", "p99", "processor time, p50"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        times = [_number(row[name]) for name in ("p50_ms", "p99_ms", "cpu_p50_ms")]
+        table.add_row(_shape(row), str(row["frames"]), *times)
+    return table
+
+
+def models_table(rows: Rows) -> Table:
+    table = _table("Autofocus model, ms", str(rows[0]["model"]) if rows else "")
+    for heading in ("backend", "threads", "p50", "p99"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        times = [_number(row[name], 1) for name in ("p50_ms", "p99_ms")]
+        table.add_row(_shape(row), str(row["backend"]), str(row["threads"]), *times)
+    return table
+
+
+def _table(title: str, caption: str) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("")
+    return table
+
+
+def _number(value: object, decimals: int = 0) -> str:
+    return f"{value:.{decimals}f}" if isinstance(value, (int, float)) else ""
+
+
+def _shape(row: dict[str, object]) -> str:
+    sides = row["shape"]
+    return "x".join(str(side) for side in sides) if isinstance(sides, list) else str(sides)
+
+
+# --- the run ---
+
+PARTS: dict[str, tuple[Callable[[bool], Rows], Callable[[Rows], Table]]] = {
+    "overhead": (lambda quick: overhead.measure(500 if quick else overhead.FRAMES), overhead_table),
+    "throughput": (lambda quick: throughput.measure(3 if quick else throughput.REPETITIONS), throughput_table),
+    "estimator": (lambda quick: estimator.measure(1 if quick else estimator.REPEATS), estimator_table),
+    "models": (lambda quick: models.measure(10 if quick else models.RUNS), models_table),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.run", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers there as well")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given several times")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    given = parser.parse_args()
+    console, progress = Console(), Console(stderr=True)
+    told: dict[str, object] = {"machine": machine()}
+    console.print(*(f"{name}: {value}" for name, value in machine().items()), sep="\n", highlight=False)
+    for name in given.only or PARTS:
+        measure, table = PARTS[name]
+        before = load_average()
+        with progress.status(f"measuring {name}"):
+            rows = measure(given.quick)
+        told[name] = {"load_before": before, "load_after": load_average(), "rows": rows}
+        console.print("", table(rows), f"load average before {before}, after {load_average()}", highlight=False)
+    if given.json is not None:
+        given.json.write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
