@@ -302,10 +302,12 @@ class Decider:
 
     def _report_stream(self, frame: Frame, findings: Findings, now_ns: int) -> None:
         """The stream's conditions are those of its last frame; a second producer's shadow is longer."""
-        reason = findings.refused or self._reason
+        reason, optics = findings.refused or self._reason, frame.optics
+        if reason == "no_epochs" and self.steering.moving(optics.optics_epoch, optics.t_start_ns):
+            reason = "settling"
         for code in ("no_frames", "stale"):
             self.standing.drop(code)
-        recipe = frame.optics.recipe
+        recipe = optics.recipe
         if recipe is not None and recipe not in self.terms.recipes:
             self.standing.put("unknown_recipe", f"{recipe!r}: {flags.CONDITIONS['unknown_recipe'].advice}")
         else:

@@ -10,6 +10,7 @@ from agent.messages import Frame, Optics
 
 RECURSIVE_SHARE = 0.05  # of an older picture in a recursive average that is still no evidence of the present
 SLOW_FRAME = 10.0  # settle times: in a scan so long the first lines alone are late, and a second scan costs minutes
+OTHER_COLUMNS = ("ion", "fib", "optical", "camera")  # whose pictures say nothing of the electron column
 LEAP = 10_000  # frame numbers skipped at once: no queue loses so many
 STEP_BACK_NS = 1_000_000  # a clock that goes back by more is another clock
 PASSED_OVER = ("two_sessions", "frame_repeated")  # such a frame says nothing of the stream
@@ -56,7 +57,7 @@ def follow(stream: Stream, frame: Frame, settle_s: float) -> tuple[Stream, str |
 
 def standing_reason(optics: Optics) -> str | None:
     """Why a frame with this header is no evidence, whatever came before it."""
-    if optics.source is not None and not optics.source.startswith("electron"):
+    if optics.source is not None and optics.source.split("/")[0].lower() in OTHER_COLUMNS:
         return "not_electron"
     for said, reason in (
         (optics.blanked, "blank"),

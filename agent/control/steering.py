@@ -60,6 +60,13 @@ class Steering:
             return False
         return optics_epoch is not None and optics_epoch == self.left_epoch
 
+    def moving(self, optics_epoch: int | None, t_start_ns: int | None) -> bool:
+        """Is a frame without an epoch one that was being scanned while the optics did as they were asked?"""
+        if optics_epoch is not None:
+            return False
+        began_before = self.settled_ns is not None and t_start_ns is not None and t_start_ns < self.settled_ns
+        return self.out is not None or began_before
+
     def unmoved(self, optics_epoch: int | None, t_start_ns: int | None, now_ns: int) -> bool:
         """... though by now it cannot be one that was on its way?"""
         if self.settled_ns is None or t_start_ns is None:

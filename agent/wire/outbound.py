@@ -197,7 +197,7 @@ def _any_int(digits: str) -> int | float:
 def _convert(name: str, fields: dict[str, Any]) -> RequestBody:
     try:
         return msgspec.convert({key: _whole(value) for key, value in fields.items()}, REQUESTS[name])
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a surrogate pair for a number
         code = "missing_field" if "missing required" in str(error) else "bad_value"
         raise RequestError(code, f"request {name}: {error}; see the README's table of requests") from None
 

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import RequestError
@@ -258,6 +258,7 @@ def test_survives_random_bytes(data: bytes) -> None:
 
 
 @settings(max_examples=300, deadline=None)
+@example({"id": "7", "request": "ack", "working_distance_m": "\ud800"})
 @given(ANY_JSON | st.dictionaries(st.sampled_from(NAMES), WORDS | ANY_JSON))
 def test_survives_random_json(value: Any) -> None:
     survives(json.dumps(value).encode())
