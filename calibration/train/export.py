@@ -37,7 +37,18 @@ def to_onnx(network: nn.Module, path: Path, *, condition: int, outputs: tuple[st
     assert program is not None  # only the old exporter, which writes a file itself, returns nothing
     onnx.checker.check_model(program.model_proto, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(program.model_proto.SerializeToString())
+    path.write_bytes(stripped(program.model_proto).SerializeToString())
+
+
+def stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's notes: they hold stack traces with the paths of the machine, and half change each time."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    graph = bare.graph
+    for part in (bare, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return bare
 
 
 def fold_normalisation(network: nn.Module) -> nn.Module:
