@@ -47,6 +47,7 @@ def demo(
     folder = report if report is not None else (None if as_json else REPORT)
     board, console = Board(len(plans)), Console(stderr=as_json)
     with (
+        _orderly_end(),
         Live(board.table(), console=console, refresh_per_second=8, transient=as_json) as live,
         tempfile.TemporaryDirectory(prefix="beamside-demo-") as scratch,
         _session(Path(scratch), plans[0], alpha_error) as controller,
@@ -58,6 +59,21 @@ def demo(
         _picture(done, folder)
     if as_json:
         print(json.dumps({"episodes": [episode.told() for episode in done], "inspection": []}))
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """A closed terminal or a SIGTERM ends the agent too, not this process alone."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
