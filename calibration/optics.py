@@ -66,19 +66,27 @@ def disc_transfer(q: Array) -> Array:
     return np.interp(q, grid, values, right=0.0)
 
 
-FAST_STEP = 0.002  # of q: the nearest entry is then good to 4e-4
-FAST_END = 60.0
+# A float's leading bits are its logarithm: without the last 13 they number bins a thousandth wide, good to 3e-4.
+BIN_BITS = 13
+BINNED = (1e-3, 3600.0)  # of q^2: below it the transfer is 1 to 2e-4, beyond it less than 4e-3
+
+
+def _bins(square: NDArray[np.float32]) -> NDArray[np.int32]:
+    return square.view(np.int32) >> BIN_BITS
 
 
 @lru_cache(maxsize=1)
-def _fast_table() -> NDArray[np.float32]:
-    return disc_transfer(np.arange(FAST_STEP / 2, FAST_END, FAST_STEP)).astype(np.float32)
+def _binned_table() -> tuple[int, NDArray[np.float32]]:
+    """The number of the first bin, and the transfer in the middle of each."""
+    first, last = _bins(np.array(BINNED, np.float32))
+    middle = (np.arange(first, last + 1, dtype=np.int32) << BIN_BITS) + (1 << (BIN_BITS - 1))
+    return int(first), disc_transfer(np.sqrt(middle.view(np.float32).astype(np.float64))).astype(np.float32)
 
 
-def disc_transfer_fast(q: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`disc_transfer` in single precision by look-up, to 4e-4: for who asks it ten thousand times a frame."""
-    table = _fast_table()
-    return table.take((q * np.float32(1.0 / FAST_STEP)).astype(np.int32), mode="clip")
+def disc_transfer_of_square(square: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`disc_transfer` of q by q^2, to 3e-4, by look-up: for who asks it ten thousand times a frame. Below 0 counts as 0."""
+    first, table = _binned_table()
+    return table.take(_bins(square) - np.int32(first), mode="clip")
 
 
 def bessel_j1(x: Array) -> Array:

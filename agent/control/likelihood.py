@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from agent.control.cells import FINE_BINS, STILL_PX, Samples, cells
 from agent.control.spectra import PATCH_PX
-from calibration.optics import disc_transfer_fast, probe_transfer
+from calibration.optics import disc_transfer_of_square, probe_transfer
 
 Real = NDArray[np.float64]
 Real32 = NDArray[np.float32]
@@ -142,11 +142,10 @@ class Scene:
         # |A k|^2 = k^2 (z^2 + |a|^2) + 2 z [ax (kx^2 - ky^2) + 2 ay kx ky], as one product over all hypotheses
         factors = np.stack([z**2 + ax**2 + ay**2, 2.0 * z * ax, 2.0 * z * ay], axis=-1) * alpha[..., None] ** 2
         square = factors.astype(np.float32) @ self._terms
-        np.maximum(square, np.float32(0.0), out=square)
         if self.column.pupil == "gaussian":
-            h = np.exp(square * np.float32(-0.125))
+            h = np.exp(np.maximum(square, np.float32(0.0)) * np.float32(-0.125))
         else:
-            h = disc_transfer_fast(np.sqrt(square, out=square))
+            h = disc_transfer_of_square(square)
         return np.asarray(h * _gains(hypotheses), np.float32) if hypotheses[0].gains else h
 
     def _wave(self, z: Real, ax: Real, ay: Real, alpha: Real) -> Real32:

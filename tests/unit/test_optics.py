@@ -8,7 +8,7 @@ from scipy.special import j1
 from calibration.optics import (
     bessel_j1,
     disc_transfer,
-    disc_transfer_fast,
+    disc_transfer_of_square,
     floor_transfer,
     half_depth_of_focus_m,
     probe_fw50_m,
@@ -39,7 +39,9 @@ def test_the_disc_is_the_bessel_function() -> None:
     np.testing.assert_allclose(disc_transfer(q), 2 * j1(q) / q, atol=2e-5)
     np.testing.assert_allclose(bessel_j1(q), j1(q), atol=1e-3)
     small = q[q < 55].astype(np.float32)
-    np.testing.assert_allclose(disc_transfer_fast(small), 2 * j1(small) / small, atol=5e-4)
+    np.testing.assert_allclose(disc_transfer_of_square(small**2), 2 * j1(small) / small, atol=3e-4)
+    ends = disc_transfer_of_square(np.array([-1e-9, 0.0, 1e9], np.float32))
+    np.testing.assert_allclose(ends, [1.0, 1.0, 0.0], atol=4e-3)
 
 
 @pytest.mark.parametrize(
