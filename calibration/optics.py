@@ -84,7 +84,7 @@ def _binned_table() -> tuple[int, NDArray[np.float32]]:
 
 
 def disc_transfer_of_square(square: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`disc_transfer` of q by q^2, to 3e-4, by look-up: for who asks it ten thousand times a frame. Below 0 counts as 0."""
+    """`disc_transfer` of q by q^2, to 3e-4, by look-up; below 0 counts as 0. Asked ten thousand times a frame."""
     first, table = _binned_table()
     return table.take(_bins(square) - np.int32(first), mode="clip")
 
