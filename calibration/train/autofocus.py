@@ -76,12 +76,9 @@ def run(
 def _pictures(plan: Plan, split: int, *, work: Path, progress: Progress) -> data.Samples:
     stage = {data.TRAINING: "pictures", data.TUNING: "tuning set", data.HELD_OUT: "held-out set"}[split]
     count = plan.samples if split == data.TRAINING else plan.held_out
-    done = 0
 
-    def tell(more: int) -> None:
-        nonlocal done
-        done = min(done + more, count)
-        progress(stage, done, count)
+    def tell(done: int) -> None:
+        progress(stage, min(done, count), count)
 
     # A specimen left out of the training is left out of the tuning too, and in the held-out set the one that counts.
     without = plan.without if split != data.HELD_OUT else ""

@@ -5,19 +5,17 @@ clip and quantisation. Chunks are kept on disk, so that an interrupted training 
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.optics import wavelength_m
 from calibration.train import labels, picture
+from calibration.train.chunks import Arrays, gather, joined
 from calibration.train.scenes import KINDS, SIDE, Field, draw_kind, scene
 from calibration.twin import probe
 from engines.autofocus import condition
@@ -46,10 +44,6 @@ class Samples:
         return len(self.score)
 
 
-def join(parts: list[Samples]) -> Samples:
-    return Samples(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Samples)})
-
-
 @dataclass(frozen=True)
 class Source:
     """A stream of scenes; the same source gives the same bytes."""
@@ -58,50 +52,25 @@ class Source:
     without: str = ""  # a kind of specimen left out
     chunk: int = SCENES_PER_CHUNK
 
-    def path(self, folder: Path, index: int) -> Path:
-        return folder / f"{self.seed}-{self.without or 'all'}-{self.chunk}-{index:04d}.npz"
+    def stem(self, folder: Path) -> Path:
+        return folder / f"{self.seed}-{self.without or 'all'}-{self.chunk}"
 
 
 def generate(count: int, source: Source, *, folder: Path, progress: Callable[[int], None]) -> Samples:
     """`count` samples (rounded up to whole chunks) in two processes; chunks already in the folder are read back."""
-    folder.mkdir(parents=True, exist_ok=True)
-    chunks = -(-count // (source.chunk * PER_SCENE))
-    make = partial(_chunk, source=source, folder=folder)
-    parts = []
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        for path in pool.map(make, range(chunks)):
-            parts.append(_read(path))
-            progress(len(parts[-1]))
-    return join(parts)
+    scenes = -(-count // PER_SCENE)
+    make = partial(samples_of, seed=source.seed, without=source.without)
+    stem = source.stem(folder)
+    made = gather(make, scenes, per_chunk=source.chunk, stem=stem, progress=lambda done: progress(done * PER_SCENE))
+    return Samples(**made)
 
 
 def small(scenes: int, *, seed: int, crop: int = CROP) -> Samples:
     """A few samples in this process; crop = SIDE gives whole scenes."""
-    return join([samples_of(index, seed=seed, crop=crop) for index in range(scenes)])
+    return Samples(**joined([samples_of(index, seed=seed, crop=crop) for index in range(scenes)]))
 
 
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
-
-
-def _chunk(index: int, *, source: Source, folder: Path) -> Path:
-    path = source.path(folder, index)
-    if not path.exists():
-        scenes = range(index * source.chunk, (index + 1) * source.chunk)
-        made = join([samples_of(scene, seed=source.seed, without=source.without) for scene in scenes])
-        partial_path = path.with_suffix(".partial")
-        with partial_path.open("wb") as out:
-            np.savez(out, **{f.name: getattr(made, f.name) for f in fields(Samples)})
-        partial_path.replace(path)
-    return path
-
-
-def _read(path: Path) -> Samples:
-    with np.load(path) as stored:
-        return Samples(**{f.name: stored[f.name] for f in fields(Samples)})
-
-
-def samples_of(index: int, *, seed: int, without: str = "", crop: int = CROP) -> Samples:
+def samples_of(index: int, *, seed: int, without: str = "", crop: int = CROP) -> Arrays:
     """The samples of one scene; the same seed and index give the same bytes."""
     rng = np.random.default_rng([seed, index])
     kind = draw_kind(rng, without=without)
@@ -112,10 +81,10 @@ def samples_of(index: int, *, seed: int, without: str = "", crop: int = CROP) ->
         used = drawn if number == 0 else draw_defocus(drawn, rng)
         rows += [_row(shown, used, name) for shown, name in _developed(emission, used, kind=kind, crop=crop, rng=rng)]
     whole = {"image", "kind"}
-    columns: dict[str, Any] = {
+    columns: Arrays = {
         name: np.array([row[name] for row in rows], np.uint8 if name in whole else np.float32) for name in rows[0]
     }
-    return Samples(**columns)
+    return columns
 
 
 def _developed(

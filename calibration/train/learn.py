@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration.networks.autofocus import AutofocusNet
+from calibration.train.cycle import Cycle
 from calibration.train.data import CROP, SCENES_PER_CHUNK, Samples
 from calibration.train.figures import JUDGEABLE
 
 BATCH = 32
 LEARNING_RATE = 3e-3
-WEIGHT_DECAY = 1e-3
-LARGEST_GRADIENT = 5.0  # a likelihood with a free sigma throws now and then
 FORGET_CONDITION = 0.15  # share of batches shown without a pixel size, so that an unknown one is no surprise
 SETTLE = 256  # pictures that set the scale of the features before the first step
 ONE_SIGMA = 0.683
@@ -43,72 +41,29 @@ class Plan:
         return self.epochs * (count // BATCH)
 
 
-class Training:
-    """Network, optimiser and schedule, which are saved and restored together."""
-
-    def __init__(self, plan: Plan, steps: int) -> None:
-        torch.manual_seed(plan.seed)
-        self.plan = plan
-        self.epoch = 0
-        self.network = AutofocusNet()
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, LEARNING_RATE, total_steps=max(steps, 2))
-
-    def step(self, inputs: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor, Tensor]) -> float:
-        self.optimiser.zero_grad()
-        value = loss(self.network(*inputs), targets)
-        torch.autograd.backward(value)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
-        self.optimiser.step()
-        self.schedule.step()
-        return float(value.detach())
-
-    def save(self, path: Path) -> None:
-        partial = path.with_suffix(".partial")
-        torch.save({"plan": asdict(self.plan), "epoch": self.epoch} | self._state(), partial)
-        partial.replace(path)
-
-    def resume(self, path: Path) -> None:
-        """Take up a checkpoint of the same plan; another plan's is passed over."""
-        stored: dict[str, Any] = torch.load(path, weights_only=True)
-        if stored["plan"] != asdict(self.plan):
-            return
-        self.epoch = int(stored["epoch"])
-        self.network.load_state_dict(stored["network"])
-        self.optimiser.load_state_dict(stored["optimiser"])
-        self.schedule.load_state_dict(stored["schedule"])
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-
-
 def train(samples: Samples, plan: Plan, *, checkpoint: Path, progress: Progress) -> AutofocusNet:
     """AdamW over one cycle of the learning rate, for the plan's epochs."""
     torch.set_num_threads(plan.threads)
-    steps = plan.steps(len(samples))
-    training = Training(plan, steps)
+    torch.manual_seed(plan.seed)
+    network, steps = AutofocusNet(), plan.steps(len(samples))
+    cycle = Cycle(network, asdict(plan), steps=steps, learning_rate=LEARNING_RATE)
     settled = np.linspace(0, len(samples) - 1, min(len(samples), SETTLE)).astype(np.intp)
-    training.network.settle(torch.from_numpy(samples.image[settled])[:, None])
-    if checkpoint.exists():
-        training.resume(checkpoint)
-    while training.epoch < plan.epochs:
-        rng = np.random.default_rng([plan.seed, training.epoch])
-        training.network.train()
-        done = training.epoch * (len(samples) // BATCH)
-        side = CROP // 2 if training.epoch < plan.coarse_epochs else CROP
+    network.settle(torch.from_numpy(samples.image[settled])[:, None])
+    cycle.resume(checkpoint)
+    while cycle.epoch < plan.epochs:
+        rng = np.random.default_rng([plan.seed, cycle.epoch])
+        network.train()
+        done = cycle.epoch * (len(samples) // BATCH)
+        side = CROP // 2 if cycle.epoch < plan.coarse_epochs else CROP
         for rows in _batches(len(samples), rng):
-            training.step(_inputs(samples, rows, side=side, rng=rng), _targets(samples, rows))
+            inputs, targets = _inputs(samples, rows, side=side, rng=rng), _targets(samples, rows)
+            cycle.step(loss(network(*inputs), targets))
             done += 1
             progress("training", done, steps)
-        training.epoch += 1
-        training.save(checkpoint)
-    training.network.eval()
-    return training.network
+        cycle.epoch += 1
+        cycle.save(checkpoint)
+    network.eval()
+    return network
 
 
 def loss(said: tuple[Tensor, ...], target: tuple[Tensor, Tensor, Tensor]) -> Tensor:

@@ -32,11 +32,11 @@ def develop(signal: Field, *, in_focus: Field, rng: np.random.Generator) -> Pict
     """One exposure of the blurred signal at a dose that gives the drawn SNR in focus."""
     snr = float(np.exp(rng.uniform(*np.log(SNR_RANGE))))
     electrons = scan.electrons_for_snr(in_focus, snr)
-    steady = np.asarray(np.maximum(_disturb(signal, rng), 0.0), np.float32)
+    steady = np.asarray(np.maximum(disturb(signal, rng), 0.0), np.float32)
     counts = scan.expose(steady, electrons_per_pixel=electrons, rng=rng)
     noise = counts - electrons * steady
-    counts, noise = _lag(steady * electrons, noise, rng)
-    lines = _line_noise(counts.shape, float(noise.std()), rng)
+    counts, noise = lag(steady * electrons, noise, rng)
+    lines = line_noise(counts.shape, float(noise.std()), rng)
     return _digitise(counts + lines, electrons * steady, noise_variance=float(noise.var()), snr=snr, rng=rng)
 
 
@@ -51,12 +51,12 @@ def empty(shape: tuple[int, int], rng: np.random.Generator) -> Picture:
     tilt = float(rng.uniform(0.0, 2.0)) * spread if rng.random() < 0.4 else 0.0
     angle = float(rng.uniform(0.0, 2.0 * np.pi))
     shading = np.asarray(level + tilt * (np.cos(angle) * x + np.sin(angle) * y), np.float32)
-    drawn = shading + spread * noise / max(float(noise.std()), 1e-6) + _line_noise(shape, spread, rng)
+    drawn = shading + spread * noise / max(float(noise.std()), 1e-6) + line_noise(shape, spread, rng)
     pixels = np.asarray(np.clip(drawn + 0.5, 0, 255), np.uint8)
     return Picture(pixels, shading, spread**2 + ROUNDING, 0.0)
 
 
-def _disturb(signal: Field, rng: np.random.Generator) -> Field:
+def disturb(signal: Field, rng: np.random.Generator) -> Field:
     """What the scan and the charge do to the signal before any electron is counted."""
     if rng.random() < 0.2:
         strength, length = float(rng.uniform(-0.4, 0.4)), float(rng.uniform(20.0, 120.0))
@@ -67,7 +67,7 @@ def _disturb(signal: Field, rng: np.random.Generator) -> Field:
     return signal
 
 
-def _lag(steady: Field, noise: Field, rng: np.random.Generator) -> tuple[Field, Field]:
+def lag(steady: Field, noise: Field, rng: np.random.Generator) -> tuple[Field, Field]:
     """A one-pole amplifier of up to half a pixel, now and then; it smears signal and noise alike."""
     if rng.random() > 0.2:
         return steady + noise, noise
@@ -79,7 +79,7 @@ def _lag(steady: Field, noise: Field, rng: np.random.Generator) -> tuple[Field, 
     return np.asarray(cv2.filter2D(steady, -1, taps), np.float32) + smeared, smeared
 
 
-def _line_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> Field:
+def line_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> Field:
     strength = float(rng.uniform(0.0, 0.3)) * sigma if rng.random() < 0.3 else 0.0
     return np.asarray(strength * rng.standard_normal((shape[0], 1)), np.float32)
 
