@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class FocusReading:
@@ -11,3 +14,24 @@ class FocusReading:
     blur_px: float  # equivalent Gaussian sigma of the probe, geometric mean of the axes
     blur_uncertainty_px: float  # one standard deviation
     content: float  # 0..1: is there enough in the picture to judge
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """Heights of one frame, up from the field's lowest plateau. They are metres as the twin has them: a certificate
+    vouches for an instrument's own scale, this reading does not."""
+
+    height_m: NDArray[np.float32]  # (h, w)
+    scale_m: NDArray[np.float32]  # (h, w) Laplace scale: half of all errors are below 0.69 of it
+
+
+@dataclass(frozen=True)
+class FoundDefect:
+    """One defect in one frame."""
+
+    name: str  # one of engines.defects.CLASSES
+    confidence: float  # 0..1
+    box_px: tuple[float, float, float, float]  # x0, y0, x1, y1; x1 and y1 exclusive
+
+
+Defects = tuple[FoundDefect, ...]  # the most confident first

@@ -1,0 +1,98 @@
+"""Training fields for the depth model: a seed and an index in, pictures with exact heights out. numpy only.
+
+One relief is looked at several times: the sky view is the dear part, another material, dose and probe are cheap.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.train.chunks import Arrays, gather, joined
+from calibration.train.develop import develop, draw_look, draw_material, draw_pixel_m
+from calibration.twin.emission import sky_view
+from calibration.twin.relief import RELIEFS
+from calibration.twin.roughness import field
+from engines.scene import condition, levels_of
+
+SIDE = 256
+LOOKS = 3  # at one relief
+PER_CHUNK = 60  # reliefs: half a minute's work at most is lost to an interruption
+SHARES = {"lines": 0.24, "contacts": 0.2, "pillars": 0.13, "pits": 0.14, "terraces": 0.13, "balls": 0.06, "rough": 0.1}
+KINDS = tuple(SHARES)
+FINE_SHARE, COARSE_M = 0.75, (8e-9, 100e-9)  # patterns, and the coarser world that they are looked for in
+GROUND_M = (0.0, 0.8e-9)  # rms of the roughness of every surface
+TRAINING, TUNING, HELD_OUT = 0, 500_009, 1_000_003  # added to the seed: reliefs of one are never seen by another
+
+
+@dataclass(frozen=True)
+class Fields:
+    """n pictures and their truth."""
+
+    image: NDArray[np.uint8]  # (n, SIDE, SIDE)
+    condition: NDArray[np.float32]  # (n, 8)
+    height_px: NDArray[np.float16]  # (n, SIDE, SIDE), any zero
+    pixel_size_m: NDArray[np.float32]  # (n,)
+    kind: NDArray[np.uint8]  # (n,) index into KINDS
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def generate(count: int, *, seed: int, folder: Path, progress: Callable[[int], None]) -> Fields:
+    """`count` pictures, rounded up to whole chunks; chunks already in the folder are read back."""
+    reliefs = -(-count // LOOKS)
+
+    def tell(done: int) -> None:
+        progress(min(done * LOOKS, count))
+
+    make = partial(fields_of, seed=seed)
+    return Fields(**gather(make, reliefs, per_chunk=PER_CHUNK, stem=folder / f"depth-{seed}", progress=tell))
+
+
+def small(reliefs: int, *, seed: int, side: int = SIDE) -> Fields:
+    """A few in this process."""
+    return Fields(**joined([fields_of(index, seed=seed, side=side) for index in range(reliefs)]))
+
+
+def fields_of(index: int, *, seed: int, side: int = SIDE) -> Arrays:
+    """The pictures of one relief; the same seed and index give the same bytes."""
+    rng = np.random.default_rng([seed, index])
+    kind = KINDS[int(rng.choice(len(KINDS), p=np.array(list(SHARES.values())) / sum(SHARES.values())))]
+    pixel_size_m = draw_pixel_m(rng) if rng.random() < FINE_SHARE else float(np.exp(rng.uniform(*np.log(COARSE_M))))
+    height_m = RELIEFS[kind]((side, side), pixel_size_m=pixel_size_m, rng=rng)
+    height_m = height_m + np.float32(rng.uniform(*GROUND_M)) * field((side, side), size_px=1.2, rng=rng)
+    sky = sky_view(height_m, pixel_size_m=pixel_size_m)
+    rows = [_row(height_m, sky, pixel_size_m, kind, rng) for _ in range(LOOKS)]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _row(
+    height_m: NDArray[np.float32],
+    sky: NDArray[np.float32],
+    pixel_size_m: float,
+    kind: str,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    look = draw_look(rng, pixel_size_m=pixel_size_m)
+    material = draw_material(height_m, rng)
+    shown = develop(height_m, look, pixel_size_m=pixel_size_m, sky=sky, material=material, rng=rng)
+    scene = replace(shown.scene, pixel_size_m=pixel_size_m)  # without it nothing is read
+    return {
+        "image": shown.pixels,
+        "condition": condition(levels_of(shown.pixels), scene),
+        "height_px": (height_m / pixel_size_m).astype(np.float16),
+        "pixel_size_m": np.float32(pixel_size_m),
+        "kind": np.uint8(KINDS.index(kind)),
+    }
+
+
+def above_lowest_px(height_px: NDArray[Any]) -> NDArray[np.float32]:
+    """(n, h, w) heights above each field's own lowest plateau: the first percentile."""
+    heights = np.asarray(height_px, np.float32)
+    low = np.percentile(heights.reshape(len(heights), -1)[:, ::3], 1.0, axis=1)
+    return np.asarray(heights - low[:, None, None], np.float32)
