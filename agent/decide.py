@@ -13,7 +13,9 @@ from agent.control.admission import PASSED_OVER, Stream, follow, standing_reason
 from agent.control.envelope import Envelope
 from agent.control.estimate import Instrument
 from agent.control.focus import Routine, Rules, Wish
+from agent.control.inspection import Inspection, uninspected
 from agent.control.mode import ModeState, begin, next_mode
+from agent.control.pace import Pace
 from agent.control.standing import Standing
 from agent.control.steering import Steering, acknowledge
 from agent.messages import (
@@ -25,7 +27,6 @@ from agent.messages import (
     Flag,
     FocusState,
     Frame,
-    FrameRef,
     Kind,
     Lane,
     Lease,
@@ -41,9 +42,10 @@ SETTLED_PHASES = (Phase.IDLE, Phase.CONVERGED, Phase.HELD)
 RESTART_SCORE = 1.0  # points below the score at convergence: 4 half depths on the virtual microscope
 JUDGEABLE = 0.3  # content below which the score says more about the picture than about focus
 RESTART_FRAMES = 2  # in a row: one blurred frame may be a jolt
-VALID_S = (5.0, 60.0)  # a suggestion is good for three frame times, within these
+VALID_S, VALID_FRAMES = 5.0, 2.0  # a suggestion is good for as many frame times as its answer is waited for
 EVIDENT_M = 50e-9  # the header must show a change that was acknowledged, to a read-back's rounding
-INTRUDED_NS = 5_000_000_000  # after the last frame of a second producer until one is believed to be alone
+INTRUDED_S, INTRUDED_FRAMES = 5.0, 3.0  # after a second producer's last frame until one is believed to be alone
+NOTHING = Wanted()
 MOVED = (Outcome.APPLIED, Outcome.CLIPPED)
 GO_BACK = ("rejected", "clipped")  # the controller answers, but not as asked: it may still take the way back
 
@@ -62,6 +64,9 @@ class Terms:
     stale_after_s: float = 5.0
     stale_after_frame_times: float = 5.0
     recipes: frozenset[str] = frozenset()
+    live_budget: float = 0.25  # share of the time that depth and defects may take on live frames
+    publish_depth: bool = False
+    height_scale: float | None = None  # of the certificate: None where nothing vouches for heights
 
 
 class Decider:
@@ -75,8 +80,9 @@ class Decider:
         self.source = terms.source or None
         self._found = bool(terms.source)  # False: the source is only the first that came, and may be another's column
         self._reason: str | None = None
-        self._frame_time_s: float | None = None
+        self._pace = self._inspect_pace = self._last_pace = Pace()  # live, to inspect, and of the lane heard last
         self._last_frame_ns: int | None = None
+        self.inspection = Inspection()
         self._began_ns: int | None = None
         self._yield_until_ns = 0
         self._intruded_ns: int | None = None
@@ -87,14 +93,23 @@ class Decider:
 
     # --- before perception ---
 
-    def admit(self, frame: Frame, now_ns: int) -> Wanted:
-        """Follow the stream; say whether this frame is wanted as evidence."""
+    def admit(self, frame: Frame, now_ns: int, spent_s: float | None = None) -> Wanted:
+        """Follow the stream; say what is wanted of this frame. `spent_s`: what depth and defects took the last time."""
+        wanted = self._evidence_wanted(frame, now_ns)
+        budget = 0.0 if self._steers() else self.terms.live_budget
+        if not self.inspection.due(frame, now_ns=now_ns, spent_s=spent_s, budget=budget):
+            return wanted
+        return msgspec.structs.replace(wanted, inspection=True, height_scale=self.terms.height_scale)
+
+    def _evidence_wanted(self, frame: Frame, now_ns: int) -> Wanted:
         self._reason = "settling"
         if frame.lane is not Lane.LIVE:
-            self._last_frame_ns = now_ns  # a stream that only inspects is no silent stream
-            return Wanted()
+            self._inspect_pace = self._inspect_pace.after(frame.optics, now_ns)
+            # A stream that only inspects is no silent stream, and one frame to inspect makes no slow one fast.
+            self._heard(max(self._inspect_pace, self._pace, key=lambda pace: pace.frame_time_s or 0.0), now_ns)
+            return NOTHING
         if not self._ours(frame):
-            return Wanted()
+            return NOTHING
         before = self.stream
         self.stream, self._reason, new_scene = follow(before, frame, self.terms.settle_s)
         if self._reason == "two_sessions":
@@ -103,7 +118,8 @@ class Decider:
             self._new_scene(frame, fresh=self.stream.session != before.session)
         elif before.optics_epoch is not None and self._reason not in PASSED_OVER:
             self._notice_operator(frame, before, now_ns)
-        self._last_frame_ns, self._frame_time_s = now_ns, frame.optics.frame_time_s or self._frame_time_s
+        self._pace = self._pace.after(frame.optics, now_ns)
+        self._heard(self._pace, now_ns)
         wanted = self._reason is None and self._listening() and not self.steering.before(frame.optics.optics_epoch)
         if wanted and self._reference_m is None:
             self._reference_m = frame.optics.working_distance_m
@@ -113,12 +129,23 @@ class Decider:
             scale_per_m=self.terms.instrument.scale_per_m or 0.0,
         )
 
+    def _steers(self) -> bool:
+        """Is a routine under way that waits for the next frame? Nothing may delay that one."""
+        waiting = self.steering.out is not None or self.routine.phase not in SETTLED_PHASES
+        return self.mode.mode is Mode.CONTROL and waiting
+
+    def _heard(self, pace: Pace, now_ns: int) -> None:
+        self._last_frame_ns, self._last_pace = now_ns, pace
+
     def _ours(self, frame: Frame) -> bool:
-        """Is it of the source that focus uses? Where none was named: the first whose frames can be evidence."""
-        if not self._found:
-            self._found = standing_reason(frame.optics) is None
-            if self.source is None or (self._found and frame.source != self.source):
-                self.source, self.stream = frame.source, Stream()
+        """Is it of the source that focus uses? Where none was named: the first whose frames can be evidence, and
+        another one's once that one has fallen silent."""
+        lost = not self.terms.source and frame.source != self.source and "stale" in self.standing.codes
+        if not self._found or lost:
+            found = standing_reason(frame.optics) is None
+            if self.source is None or (found and frame.source != self.source):
+                self.source, self.stream, self._pace = frame.source, Stream(), Pace()
+            self._found = self._found or found
         return frame.source == self.source
 
     def _listening(self) -> bool:
@@ -174,16 +201,18 @@ class Decider:
         if frame is not None and findings is not None:
             wish = self._look(frame, findings, now_ns)
             told = self._focus_state(frame, findings)
+            noted = (*noted, *self._inspected(frame, findings))
         holds = self.standing.hold_edges(wall_ns)
         suggestion = self._suggest(wish, frame, now_ns)
         return Decision(
             now_ns=now_ns,
             mode=self.mode.mode,
-            frame=_reference(frame),
+            frame=frame.reference if frame is not None else None,
             flags=(*noted, *self.standing.flags()),
             holds=holds,
             focus=told,
             defects=findings.defects if findings else None,
+            depth=self.inspection.map_due(now_ns),
             suggestion=suggestion,
             models=findings.models if findings else (),
             took_s=findings.took_s if findings else {},
@@ -233,7 +262,7 @@ class Decider:
             self.standing.put("lease_expired", flags.CONDITIONS["lease_expired"].advice)
         if now_ns >= self._yield_until_ns:
             self.standing.drop("operator")
-        limit_s = max(self.terms.stale_after_s, self.terms.stale_after_frame_times * (self._frame_time_s or 0.0))
+        limit_s = self._last_pace.limit_s(self.terms.stale_after_s, self.terms.stale_after_frame_times)
         since_ns = self._last_frame_ns if self._last_frame_ns is not None else self._began_ns or now_ns
         silent = "no_frames" if self._last_frame_ns is None else "stale"
         if now_ns - since_ns > limit_s * 1e9:
@@ -260,10 +289,9 @@ class Decider:
         """A model failed on this frame: say so, name the frame if somebody waits for it, never answer with zeros."""
         self.standing.put("engine_error", error, frame.number)
         if frame.lane is Lane.INSPECT:
-            unseen = Flag(code="uninspected", state="raised", severity="error", detail=error, frame=frame.number)
-            noted = (*noted, unseen)
+            noted = (*noted, uninspected(frame.number, error))
         decision = self.decide(None, None, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
-        return msgspec.structs.replace(decision, frame=_reference(frame))
+        return msgspec.structs.replace(decision, frame=frame.reference)
 
     def journal_failed(self, reason: str) -> None:
         self.standing.put("journal_unavailable", f"{reason}: {flags.CONDITIONS['journal_unavailable'].advice}")
@@ -272,6 +300,12 @@ class Decider:
         self.standing.drop("journal_unavailable")
 
     # --- one frame ---
+
+    def _inspected(self, frame: Frame, findings: Findings) -> tuple[Flag, ...]:
+        """A depth map goes on its way if maps are told; flags about a frame to inspect."""
+        if self.terms.publish_depth:
+            self.inspection.offer(frame, findings, calibrated=self.terms.height_scale is not None)
+        return () if frame.lane is Lane.LIVE else self.inspection.flags(frame, findings, tuple(self.standing.codes))
 
     def _look(self, frame: Frame, findings: Findings, now_ns: int) -> Wish | None:
         self.standing.drop("engine_error")
@@ -314,7 +348,8 @@ class Decider:
             self.standing.drop("unknown_recipe")
         current = None if reason == "settling" else reason
         own = ["unknown_recipe", "operator", "lease_expired", "journal_unavailable"]
-        if self._intruded_ns is not None and now_ns - self._intruded_ns < INTRUDED_NS:
+        alone_s = self._pace.limit_s(INTRUDED_S, INTRUDED_FRAMES)
+        if self._intruded_ns is not None and now_ns - self._intruded_ns < alone_s * 1e9:
             own.append("two_sessions")
         self.standing.only(lambda code: flags.CONDITIONS[code].latched or code in own or code == current)
         if current is not None:
@@ -400,7 +435,7 @@ class Decider:
                 wish.move,
                 epoch=frame.optics.optics_epoch,
                 now_ns=now_ns,
-                frame_time_s=self._frame_time_s,
+                frame_time_s=self._pace.frame_time_s,
             )
         return self._suggestion(number, wish)
 
@@ -409,7 +444,6 @@ class Decider:
         moves = wish.kind is not Kind.ACQUIRE
         dx, dy = wish.move.stigmator_x - newest.stigmator_x, wish.move.stigmator_y - newest.stigmator_y
         turned = moves and (dx != 0.0 or dy != 0.0)
-        valid_s = min(max(3.0 * (self._frame_time_s or 0.0), VALID_S[0]), VALID_S[1])
         return Suggestion(
             id=number,
             kind=wish.kind,
@@ -426,7 +460,7 @@ class Decider:
             limits_applied=wish.move.limits,
             reason=wish.reason,
             restore_to=self.routine.restore_to,
-            valid_for_s=valid_s,
+            valid_for_s=self._pace.limit_s(VALID_S, VALID_FRAMES),
             acquire=wish.acquire,
         )
 
@@ -459,18 +493,3 @@ class Decider:
 
     def dose(self) -> Dose:
         return Dose(frames=self.routine.spent, budget=self.terms.dose_frames)
-
-
-def _reference(frame: Frame | None) -> FrameRef | None:
-    if frame is None:
-        return None
-    o = frame.optics
-    return FrameRef(
-        number=frame.number,
-        session=o.session,
-        source=o.source,
-        optics_epoch=o.optics_epoch,
-        scene_epoch=o.scene_epoch,
-        t_start_ns=o.t_start_ns,
-        lane=frame.lane,
-    )

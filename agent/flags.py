@@ -77,7 +77,7 @@ CONDITIONS: dict[str, Condition] = {
     "shutdown": _stream("the agent was told to stop", "info"),
     "malformed": _note("a message could not be read", "warning"),
     "bad_field": _note("a header field could not be read and counts as unknown", "warning"),
-    "uninspected": _note("a frame was to be inspected and could not be kept", "error"),
+    "uninspected": _note("a frame was to be inspected and was not", "error"),
 }
 
 

@@ -14,12 +14,12 @@ import msgspec
 
 from agent.clock import Clock, SystemClock
 from agent.errors import JournalError
-from agent.messages import Decision, Defect, Lane
+from agent.messages import Decision, Defect, FrameRef, Lane
 
 log = logging.getLogger("beamside.journal")
 
 FILE = "journal.sqlite3"  # in the state directory
-MAX_ROWS = 1_000_000  # about 300 MB; a busy day writes some ten thousand
+MAX_ROWS = 1_000_000  # about 300 MB, a GB where each frame has defects; a busy day writes some ten thousand
 PRUNE_EVERY = 1000  # rows: small deletions, none of them felt
 RESERVE = 10_000  # numbers promised ahead in the side file
 RETRY_S = 10.0
@@ -258,7 +258,7 @@ def _records(decision: Decision) -> list[tuple[Place, bytes]]:
     found = [(("flag", i), encode(flag)) for i, flag in enumerate(decision.flags)]
     found += [(("hold", i), encode(hold)) for i, hold in enumerate(decision.holds)]
     if decision.defects or (decision.defects is not None and _inspected(decision)):
-        found.append((("defects", 0), _defects(decision.defects)))
+        found.append((("defects", 0), _defects(decision.defects, decision.frame)))
     if decision.suggestion is not None:
         found.append((("suggestion", 0), encode(decision.suggestion)))
     return found + [(("ack", i), encode(ack)) for i, ack in enumerate(decision.acks)]
@@ -269,8 +269,8 @@ def _inspected(decision: Decision) -> bool:
     return decision.frame is not None and decision.frame.lane is Lane.INSPECT
 
 
-def _defects(defects: tuple[Defect, ...]) -> bytes:
-    return msgspec.json.encode({"count": len(defects), "defects": defects})
+def _defects(defects: tuple[Defect, ...], frame: FrameRef | None) -> bytes:
+    return msgspec.json.encode({"count": len(defects), "lane": frame.lane if frame else None, "defects": defects})
 
 
 def _said(error: sqlite3.Error) -> str:

@@ -51,7 +51,7 @@ class Loop:
         self.facts = facts  # what of the status does not change: backends, models, plain TCP
         self.reload = reload
         self.stopping, self.reloading = threading.Event(), threading.Event()
-        self._failures = 0
+        self._spent_s: float | None = None  # by depth and defects, the last time they ran
         self._looked_ns = -LOOK_NS  # when the last live frame was taken up
 
     def run(self) -> None:
@@ -63,8 +63,11 @@ class Loop:
         frame = self._next()  # newest live frame, or the oldest one to inspect, or None
         asked = self.requests.drain()  # acknowledgements, mode, reload since the last turn
         self._reload_if_asked(asked)
-        decision = self.step(frame, asked, self.clock.now_ns(), tuple(self.receiver.flags()))
+        decision = self.step(
+            frame, asked, self.clock.now_ns(), noted=tuple(self.receiver.flags()), spent_s=self._spent_s
+        )
         decided = perf_counter()
+        self._spent_s = inspection_s(decision.took_s) or self._spent_s
         events = self.write(decision)
         written = perf_counter()
         if decision.suggestion is not None:
@@ -75,29 +78,42 @@ class Loop:
         if frame is not None:
             self.health.add("journal", written - decided)
             self.health.add("send", perf_counter() - written)
-        if self._failures >= FAILURES:
+        if self.perceiver.failures >= FAILURES:
             raise EngineError(f"{FAILURES} failures of a model in a row: ending the process for a fresh one")
 
-    def step(self, frame: Frame | None, asked: list[Asked], now_ns: int, noted: tuple[Flag, ...] = ()) -> Decision:
-        """Same frame, same requests, same history, same now_ns: same decision."""
-        acks = self.decider.hear(asked, now_ns)  # first: the frame may be the one after an acknowledged change
-        return msgspec.structs.replace(self._judge(frame, now_ns, noted), acks=acks)
+    def step(
+        self,
+        frame: Frame | None,
+        asked: list[Asked],
+        now_ns: int,
+        *,
+        noted: tuple[Flag, ...] = (),
+        spent_s: float | None = None,
+    ) -> Decision:
+        """Same frame, same requests, same history, same now_ns and spent_s: same decision.
 
-    def _judge(self, frame: Frame | None, now_ns: int, noted: tuple[Flag, ...]) -> Decision:
+        spent_s: what depth and defects took the last time, given because no two runs take the same.
+        """
+        acks = self.decider.hear(asked, now_ns)  # first: the frame may be the one after an acknowledged change
+        return msgspec.structs.replace(self._judge(frame, now_ns, noted, spent_s), acks=acks)
+
+    def _judge(self, frame: Frame | None, now_ns: int, noted: tuple[Flag, ...], spent_s: float | None) -> Decision:
         wall_ns = self.clock.wall_ns()
         if frame is None:
             return self.decider.decide(None, None, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
-        wanted = self.decider.admit(frame, now_ns)
+        wanted = self.decider.admit(frame, now_ns, spent_s)
         try:
-            findings = self.perceiver.look(frame, wanted)
+            findings = self.perceiver.look(frame, wanted, self._progress)
         except EngineError as error:
-            self._failures += 1
             return self.decider.engine_failed(frame, str(error), now_ns=now_ns, wall_ns=wall_ns, noted=noted)
-        self._failures = 0
         began = perf_counter()
         decision = self.decider.decide(frame, findings, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
         took = {"receive": (now_ns - frame.received_ns) / 1e9, **decision.took_s, "decide": perf_counter() - began}
         return msgspec.structs.replace(decision, took_s=took)
+
+    def _progress(self) -> None:
+        """One model of several is done: the step limit is for one that hangs, not for three in a row."""
+        self.requests.publish(self.snapshot())
 
     def write(self, decision: Decision) -> Mapping[tuple[str, int], int]:
         """The journal's numbers for what this decision says; without a journal the agent holds, and goes on looking."""
@@ -144,6 +160,11 @@ class Loop:
         self.health.reloading()
         self.reload(self)
         self.health.reloaded()
+
+
+def inspection_s(took_s: Mapping[str, float]) -> float:
+    """What depth and defects took on one frame; 0 where they were not due."""
+    return took_s.get("depth", 0.0) + took_s.get("defects", 0.0)
 
 
 def limits(envelope: Envelope, dose_frames: int) -> dict[str, float | int | None]:

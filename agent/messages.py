@@ -11,6 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.readings import DepthMap
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the frame; x1 and y1 exclusive
+
 
 class Mode(StrEnum):
     """What the agent may do (design, section 2)."""
@@ -138,6 +142,31 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     def source(self) -> str:
         return self.optics.source or ""
 
+    @property
+    def reference(self) -> "FrameRef":
+        o = self.optics
+        return FrameRef(
+            number=self.number,
+            session=o.session,
+            source=o.source,
+            optics_epoch=o.optics_epoch,
+            scene_epoch=o.scene_epoch,
+            t_start_ns=o.t_start_ns,
+            lane=self.lane,
+        )
+
+
+class FrameRef(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a frame that every message about it repeats."""
+
+    number: int
+    session: str | None = None
+    source: str | None = None
+    optics_epoch: int | None = None
+    scene_epoch: int | None = None
+    t_start_ns: int | None = None
+    lane: Lane = Lane.LIVE
+
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What one live frame says about focus: everything the estimator may know of it."""
@@ -230,10 +259,10 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = msgspec.field(name="class")
     path: tuple[str, ...]
-    box_px: tuple[float, float, float, float]
+    box_px: Box
     confidence: float
-    height_m: float | None = None
-    stage_x_m: float | None = None
+    height_m: float | None = None  # of its middle above its surroundings
+    stage_x_m: float | None = None  # where the stage must stand for it to be centred: see agent/placing.py
     stage_y_m: float | None = None
 
 
@@ -249,8 +278,10 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     mean_level: float | None = None  # of full scale
     saturated_fraction: float | None = None
-    defects: tuple[Defect, ...] | None = None
-    models: tuple[str, ...] = ()
+    depth: DepthMap | None = None  # of the picture without its databar
+    defects: tuple[Defect, ...] | None = None  # None: not looked for
+    unseen: str | None = None  # why depth and defects were wanted and could not be read
+    models: tuple[str, ...] = ()  # that read this frame
     took_s: dict[str, float] = {}
 
 
@@ -260,6 +291,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     evidence: bool = False
     reference_working_distance_m: float | None = None  # evidence is brought to the magnification it has there
     scale_per_m: float = 0.0  # change of magnification with working distance, of the certificate
+    inspection: bool = False  # depth and defects
+    height_scale: float | None = None  # of the certificate; None: heights stay as trained
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
@@ -307,16 +340,14 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
         return self.received == spent + self.waiting
 
 
-class FrameRef(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a frame that every message about it repeats."""
+class Heights(msgspec.Struct, frozen=True, kw_only=True):
+    """A depth map to be told, and the frame it was read from: it may have waited for its turn."""
 
-    number: int
-    session: str | None = None
-    source: str | None = None
-    optics_epoch: int | None = None
-    scene_epoch: int | None = None
-    t_start_ns: int | None = None
-    lane: Lane = Lane.LIVE
+    frame: FrameRef
+    height_m: NDArray[np.float32]  # (h, w) above the field's lowest plateau
+    calibrated: bool  # does a certificate vouch for the scale?
+    models: tuple[str, ...] = ()
+    took_s: dict[str, float] = {}
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,6 +361,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     focus: FocusState | None = None
     defects: tuple[Defect, ...] | None = None
     suggestion: Suggestion | None = None
+    depth: Heights | None = None
     acks: tuple[Ack, ...] = ()  # for the journal
     models: tuple[str, ...] = ()
     took_s: dict[str, float] = {}

@@ -1,23 +1,30 @@
 """A frame in, findings out: crop the databar, convert to 8 bits, pad, run the models that are due, take the evidence.
 
-The focus evidence is taken from the original pixels; models see 8 bits. One conversion serves all models.
+Autofocus reads each frame, depth and defects those that `Wanted` names. The focus evidence is taken from the original
+pixels; models see 8 bits, and one conversion and one padding serve all three.
 """
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control.spectra import PATCH_PX, patch_spectra
 from agent.errors import EngineError
-from agent.messages import Evidence, Findings, Frame, Optics, Wanted
+from agent.evidence import take_evidence
+from agent.messages import Defect, Findings, Frame, Optics, Wanted
+from agent.placing import placed, within
 from engines.errors import InferenceError
-from engines.readings import FocusReading
+from engines.readings import Defects, DepthMap, FocusReading
+from engines.scene import Levels, Scene, levels_of
+
+T = TypeVar("T")
 
 STRIDE_PX = 32  # heights and widths of what a model sees are multiples of it
 SATURATED = 0.2  # share of pixels at an end of the scale from which levels no longer tell contrast
@@ -26,7 +33,8 @@ SAMPLED_ROWS = 32  # tell the levels of a picture: of 1,000 pixels a row, to a q
 GOLDEN = 0.6180339887498949  # multiples of it fall between one another: no line pattern keeps step with them
 TAIL_SAMPLES = 60_000  # places the 0.1 % percentile to an eighth of its share
 SOURCES = 16  # whose last picture is remembered: as many as have a place in the live lane
-SCALE_PX = 0.5  # displacement within a patch from which a magnification change must be undone before the transform
+INSPECTED_PX = 2048 * 3072  # 2 s and 2 GB on two idle cores: a larger picture would hold up whatever comes after it
+ELEMENTARY_CHARGE_C = 1.602176634e-19
 
 
 class FocusModel(Protocol):
@@ -37,30 +45,88 @@ class FocusModel(Protocol):
     def read(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> FocusReading | None: ...
 
 
+class DepthModel(Protocol):
+    """engines.depth.Depth, or a stand-in of the same signature."""
+
+    name: str
+
+    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> DepthMap | None: ...
+
+
+class DefectModel(Protocol):
+    """engines.defects.DefectFinder, or a stand-in of the same signature."""
+
+    name: str
+
+    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> Defects: ...
+
+
+class Laps:
+    """How long each stage took."""
+
+    def __init__(self) -> None:
+        self.took_s: dict[str, float] = {}
+        self._at = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.took_s[stage], self._at = now - self._at, now
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture as depth and defects are shown it."""
+
+    image: NDArray[np.uint8]  # padded
+    shape: tuple[int, ...]  # of the picture itself
+    scene: Scene
+    levels: Levels  # of the picture itself
+
+
 class Perceiver:
     """Owns the models. `look` raises EngineError when one of them fails."""
 
-    def __init__(self, autofocus: FocusModel | None) -> None:
-        self.autofocus = autofocus
+    def __init__(
+        self, autofocus: FocusModel | None, depth: DepthModel | None = None, defects: DefectModel | None = None
+    ) -> None:
+        self.autofocus, self.depth, self.defects = autofocus, depth, defects
         self._last: OrderedDict[str, tuple[int, NDArray[Any]]] = OrderedDict()  # source -> frame number, pixels
+        self._failures: Counter[str] = Counter()  # by model, since it last answered
 
     @property
     def models(self) -> tuple[str, ...]:
-        return (self.autofocus.name,) if self.autofocus else ()
+        return tuple(model.name for model in (self.autofocus, self.depth, self.defects) if model is not None)
 
-    def look(self, frame: Frame, wanted: Wanted) -> Findings:
-        """Everything that is due on this frame."""
-        began = perf_counter()
+    @property
+    def failures(self) -> int:
+        """Of one model in a row, whatever the others did meanwhile."""
+        return max(self._failures.values(), default=0)
+
+    def look(self, frame: Frame, wanted: Wanted, progress: Callable[[], None] = lambda: None) -> Findings:
+        """Everything that is due on this frame; `progress` is called between the long readings of one to inspect."""
+        laps = Laps()
         pixels = picture(frame)
         levels = eight_bits(pixels, frame.optics)
         some = some_rows(levels)
         mean, spread = mean_and_spread(some)
         refused = self._refused(frame, pixels, some if levels is pixels else some_rows(pixels), spread)
-        converted = perf_counter()
-        reading = self._read(levels, frame.optics) if refused != "blank" else None
-        read = perf_counter()
+        image = padded(levels) if refused != "blank" and self.models else levels
+        laps.lap("convert")
+        reading = self._focus(image, frame.optics) if refused != "blank" else None
+        laps.lap("autofocus")
+        inspecting = wanted.inspection and (self.depth is not None or self.defects is not None)
+        unseen = unreadable(frame, pixels, spread) if inspecting else None
+        depth, found = None, None
+        if inspecting and unseen is None:
+            view = View(image, levels.shape, scene_of(frame.optics), levels_of(levels))
+            progress()
+            depth = self._depth(view, wanted.height_scale)
+            laps.lap("depth")
+            progress()
+            found = self._defects(view, frame, depth)
+            laps.lap("defects")
         evidence = take_evidence(frame, pixels, wanted) if wanted.evidence and refused is None else None
-        took = {"convert": converted - began, "autofocus": read - converted, "evidence": perf_counter() - read}
+        laps.lap("evidence")
         return Findings(
             score=reading.score if reading else (0.0 if refused == "blank" else None),
             blur_px=reading.blur_px if reading else None,
@@ -69,20 +135,63 @@ class Perceiver:
             evidence=evidence,
             refused=refused,
             mean_level=mean / 255.0,
-            models=self.models if reading else (),
-            took_s=took,
+            depth=depth,
+            defects=found,
+            unseen=unseen,
+            models=self._read(reading, depth, found),
+            took_s=laps.took_s,
         )
 
-    def _read(self, levels: NDArray[np.uint8], optics: Optics) -> FocusReading | None:
-        if self.autofocus is None:
+    def _read(self, reading: object, depth: object, found: object) -> tuple[str, ...]:
+        """The models that answered on this frame."""
+        answers = ((self.autofocus, reading), (self.depth, depth), (self.defects, found))
+        return tuple(model.name for model, answer in answers if model is not None and answer is not None)
+
+    def _focus(self, image: NDArray[np.uint8], optics: Optics) -> FocusReading | None:
+        model = self.autofocus
+        if model is None:
             return None
-        try:
-            reading = self.autofocus.read(padded(levels), optics.pixel_size_m)
-        except (InferenceError, ArithmeticError) as error:
-            raise EngineError(f"{self.autofocus.name}: {error}") from error
-        if reading is not None and not _finite(reading):
-            raise EngineError(f"{self.autofocus.name}: answered with a number that is not finite: {reading}")
+        reading = self._ask(model.name, lambda: model.read(image, optics.pixel_size_m))
+        self._check(model.name, reading is None or _finite(reading), reading)
         return reading
+
+    def _depth(self, view: View, scale: float | None) -> DepthMap | None:
+        model = self.depth
+        read = None if model is None else self._ask(model.name, lambda: model.read(view.image, view.scene, view.levels))
+        if model is None or read is None:
+            return None
+        # A sum is finite only where every term is; unlike isfinite().all() it allocates nothing.
+        self._check(model.name, math.isfinite(float(read.height_m.sum() + read.scale_m.sum())), "a height")
+        rows, columns = view.shape
+        height_m, scale_m = read.height_m[:rows, :columns], read.scale_m[:rows, :columns]
+        if scale is not None:
+            height_m, scale_m = height_m * np.float32(scale), scale_m * np.float32(scale)
+        return DepthMap(height_m=height_m, scale_m=scale_m)
+
+    def _defects(self, view: View, frame: Frame, depth: DepthMap | None) -> tuple[Defect, ...] | None:
+        model = self.defects
+        if model is None:
+            return None
+        read = self._ask(model.name, lambda: model.read(view.image, view.scene, view.levels))
+        finite = all(math.isfinite(number) for found in read for number in (found.confidence, *found.box_px))
+        self._check(model.name, finite, read)
+        height_m = depth.height_m if depth is not None else None
+        return tuple(placed(found, height_m, frame) for found in within(read, view.shape))
+
+    def _ask(self, name: str, read: Callable[[], T]) -> T:
+        """One answer of one model. Raises EngineError."""
+        try:
+            answer = read()
+        except (InferenceError, ArithmeticError) as error:
+            self._failures[name] += 1
+            raise EngineError(f"{name}: {error}") from error
+        return answer
+
+    def _check(self, name: str, finite: bool, answer: object) -> None:
+        if not finite:
+            self._failures[name] += 1
+            raise EngineError(f"{name}: answered with a number that is not finite: {answer}")
+        self._failures[name] = 0
 
     def _refused(self, frame: Frame, pixels: NDArray[Any], some: NDArray[Any], spread: float) -> str | None:
         """Why these pixels are no evidence, or None."""
@@ -107,6 +216,36 @@ class Perceiver:
 def _finite(reading: FocusReading) -> bool:
     values = (reading.score, reading.blur_px, reading.blur_uncertainty_px, reading.content)
     return all(map(math.isfinite, values))
+
+
+def scene_of(optics: Optics) -> Scene:
+    """What depth and defects are told beside the picture."""
+    return Scene(
+        pixel_size_m=optics.pixel_size_m,
+        electrons_per_pixel=electrons_per_pixel(optics),
+        accelerating_voltage_v=optics.landing_energy_ev or optics.accelerating_voltage_v,
+    )
+
+
+def electrons_per_pixel(optics: Optics) -> float | None:
+    """Of the beam, all averaged scans together; None where current, dwell time or the number of scans is unknown."""
+    averaged = optics.averaging not in (None, "none")
+    count = optics.average_count if optics.average_count is not None or averaged else 1
+    if not optics.beam_current_a or optics.dwell_time_s is None or count is None:
+        return None
+    return optics.beam_current_a * optics.dwell_time_s * count / ELEMENTARY_CHARGE_C
+
+
+def unreadable(frame: Frame, pixels: NDArray[Any], spread: float) -> str | None:
+    """Why nothing can be said of the specimen: an empty picture is not a clean one."""
+    if frame.optics.blanked:
+        return "the beam was blanked: there is no picture to inspect"
+    if spread < BLANK_LEVELS:
+        return "the picture is blank: there is nothing to inspect"
+    if pixels.size > INSPECTED_PX:
+        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        return f"{size} pixels are more than can be inspected in time ({INSPECTED_PX / 1e6:.0f} million): send tiles"
+    return None
 
 
 def same(a: NDArray[Any], b: NDArray[Any]) -> bool:
@@ -183,57 +322,3 @@ def saturated_share(pixels: NDArray[Any], optics: Optics) -> float:
     if pixels.dtype == np.float32:
         return float(np.mean((pixels >= top) | (pixels <= 0)))
     return 1.0 - cv2.countNonZero(cv2.inRange(pixels, 1.0, np.ceil(top) - 1.0)) / pixels.size
-
-
-def take_evidence(frame: Frame, pixels: NDArray[Any], wanted: Wanted) -> Evidence | None:
-    """Patch spectra of one admitted frame; None where its header lacks what evidence needs."""
-    o = frame.optics
-    if o.pixel_size_m is None or o.working_distance_m is None or o.t_start_ns is None or min(pixels.shape) < 64:
-        return None
-    grown = _grown(o.working_distance_m, wanted)
-    patches = patch_spectra(pixels)
-    noise = patches.noise  # of the picture as it came: resampling takes from the noise's highest frequencies
-    if float(noise.min()) <= 0.0:
-        return None
-    if abs(grown) * PATCH_PX / 2.0 > SCALE_PX:
-        patches, grown = patch_spectra(_resampled(pixels, 1.0 + grown)), 0.0
-    return Evidence(
-        frame=frame.number,
-        session=o.session,
-        source=frame.source,
-        optics_epoch=o.optics_epoch,
-        scene_epoch=o.scene_epoch,
-        t_start_ns=o.t_start_ns,
-        working_distance_m=o.working_distance_m,
-        stigmator_x=o.stigmator_x or 0.0,
-        stigmator_y=o.stigmator_y or 0.0,
-        pixel_size_m=o.pixel_size_m,
-        pixel_size_y_m=o.pixel_size_y_m or o.pixel_size_m,
-        semi_convergence_angle_rad=o.semi_convergence_angle_rad,
-        landing_energy_ev=o.landing_energy_ev or o.accelerating_voltage_v,
-        frame_time_s=o.frame_time_s,
-        centres_px=patches.centres_px,
-        spectra=patches.spectra,
-        noise=noise,
-        independent=patches.independent,
-        averages=1,
-        grown=grown,
-    )
-
-
-def _grown(working_distance_m: float, wanted: Wanted) -> float:
-    """By how much the picture is larger than at the reference working distance, as the certificate has it."""
-    if wanted.reference_working_distance_m is None:
-        return 0.0
-    return wanted.scale_per_m * (working_distance_m - wanted.reference_working_distance_m)
-
-
-def _resampled(pixels: NDArray[Any], magnified: float) -> NDArray[np.float32]:
-    """The picture `magnified` times smaller about its centre, at the same size."""
-    height, width = pixels.shape
-    centre = np.array([(width - 1) / 2.0, (height - 1) / 2.0])
-    matrix = np.hstack([np.eye(2) * magnified, (centre * (1.0 - magnified))[:, None]])
-    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    image = pixels.astype(np.float32)
-    moved = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(moved, np.float32)

@@ -11,8 +11,9 @@ from collections import Counter, OrderedDict, deque
 import zmq
 
 from agent.clock import Clock
+from agent.control.pace import Pace
 from agent.errors import ConfigurationError, MalformedFrameError
-from agent.messages import Books, Flag, Frame, Lane
+from agent.messages import Books, Flag, Frame, Lane, Optics
 from agent.settings import Frames
 from agent.wire import array1
 from agent.wire.curve import Guard, protect_bind
@@ -24,7 +25,7 @@ TICK_MS = 100  # how often an idle thread shows that it lives, and looks whether
 SOURCES = 16  # columns times detectors; a producer that invents sources must not fill the memory
 OVERHEAD_BYTES = 4096  # header, structs and message of a queued frame: a flood of tiny ones has a bound too
 FLAG_EVERY_NS = 1_000_000_000  # a condition that persists is told once a second, with its count
-CLEAR_AFTER_NS = 5_000_000_000  # and is over when it did not come back for so long
+CLEAR_AFTER_S, CLEAR_AFTER_FRAMES = 5.0, 3.0  # and is over when it did not come back for so long
 NAMED_AT_THE_END = 800  # as many frames of 300 kB as the queue has room for; SIGTERM to exit is 2 s
 JOIN_S = 2.0
 
@@ -152,8 +153,13 @@ class Complaints:
         self._pending: dict[tuple[str, str], tuple[int, str]] = {}  # (code, what) -> how often, the last one's words
         self._told_ns: dict[tuple[str, str], int] = {}
         self._seen_ns: dict[str, int] = {}  # raised codes -> last time
+        self._pace = Pace()
         # Not bounded: each refused frame is named, and a loop that stopped draining ends the process within seconds.
         self._uninspected: deque[Flag] = deque()
+
+    def frame(self, optics: Optics, now_ns: int) -> None:
+        """A readable one: a condition of a slow scan is not over between two frames that have it."""
+        self._pace = self._pace.after(optics, now_ns)
 
     def add(self, code: str, what: str, detail: str) -> None:
         with self._lock:
@@ -184,7 +190,8 @@ class Complaints:
 
     def _over(self, now_ns: int) -> list[Flag]:
         waiting = {code for code, _ in self._pending}
-        over = [code for code, seen in self._seen_ns.items() if now_ns - seen >= CLEAR_AFTER_NS and code not in waiting]
+        clear_ns = self._pace.limit_s(CLEAR_AFTER_S, CLEAR_AFTER_FRAMES) * 1e9
+        over = [code for code, seen in self._seen_ns.items() if now_ns - seen >= clear_ns and code not in waiting]
         for code in over:
             del self._seen_ns[code]
         return [Flag(code=code, state="cleared", severity="info", detail="not seen again") for code in over]
@@ -310,6 +317,7 @@ class Receiver:
             self._lanes.refuse(error.reason)
             return
         self._frame_ns = now_ns
+        self._complaints.frame(frame.optics, now_ns)
         for name in frame.bad_fields:
             self._complaints.add("bad_field", name, f"frame {frame.number}")
         if not self._lanes.offer(frame):

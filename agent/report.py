@@ -11,14 +11,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
+import numpy as np
 import zmq
 
 from agent.clock import Clock
 from agent.errors import ConfigurationError
-from agent.messages import Decision, Flag, FrameRef, Hold, Mode, Status
+from agent.messages import Decision, Flag, FrameRef, Heights, Hold, Mode, Status
 from agent.settings import Advice
 from agent.wire.curve import Guard, protect_bind
-from agent.wire.outbound import Body, Defects, Envelope, encode
+from agent.wire.outbound import Body, Defects, Depth, Envelope, encode
 from agent.wire.sockets import attach, prepare
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class Reporter:
         try:
             self._queue.put_nowait((decision, events or {}))
         except queue.Full:
-            self._dropped += sum(1 for _ in messages(decision))
+            self._dropped += sum(1 for _ in messages(decision)) + (decision.depth is not None)
             return False
         return True
 
@@ -154,6 +155,15 @@ class Reporter:
             self._publish(
                 msgspec.structs.replace(envelope, took_s=decision.took_s, models=decision.models, **about), body
             )
+        if decision.depth is not None:
+            self._tell_depth(decision.depth)
+
+    def _tell_depth(self, told: Heights) -> None:
+        """A map comes with the frame it was read from, which may be an earlier one than the decision's."""
+        about = _about(told.frame, None)
+        envelope = self._envelope("depth")
+        envelope = msgspec.structs.replace(envelope, took_s=told.took_s, models=told.models, **about)
+        self._publish(envelope, summary(told), np.ascontiguousarray(told.height_m, "<f4").tobytes())
 
     def _beat(self) -> None:
         status = self._status()
@@ -190,9 +200,9 @@ class Reporter:
             models=self._models,
         )
 
-    def _publish(self, envelope: Envelope, body: Body) -> None:
+    def _publish(self, envelope: Envelope, body: Body, array: bytes | None = None) -> None:
         try:
-            self._socket.send_multipart(encode(envelope, body), zmq.NOBLOCK)
+            self._socket.send_multipart(encode(envelope, body, array), zmq.NOBLOCK)
             self._seq += 1
         except ValueError as error:
             # A number that is not one never leaves; the next message takes its place in the count.
@@ -204,7 +214,7 @@ class Reporter:
 
 
 def messages(decision: Decision) -> Iterator[tuple[str, Body]]:
-    """What a decision says, in the order of its fields."""
+    """What a decision says, in the order of its fields; its depth map, megabytes that nobody waits for, comes last."""
     yield from (("flag", flag) for flag in decision.flags)
     yield from (("hold", hold) for hold in decision.holds)
     if decision.focus is not None:
@@ -216,7 +226,18 @@ def messages(decision: Decision) -> Iterator[tuple[str, Body]]:
         yield "suggestion", decision.suggestion
 
 
-def _about(frame: FrameRef | None, body: Body) -> dict[str, int | str | None]:
+def summary(told: Heights) -> Depth:
+    heights = told.height_m
+    return Depth(
+        shape=(heights.shape[0], heights.shape[1]),
+        calibrated=told.calibrated,
+        mean_m=float(heights.mean(dtype=np.float64)),
+        min_m=float(heights.min()),
+        max_m=float(heights.max()),
+    )
+
+
+def _about(frame: FrameRef | None, body: Body | None) -> dict[str, int | str | None]:
     """The envelope's words on the frame. A flag about another frame (uninspected) names that one, and no epochs."""
     if isinstance(body, Flag) and body.frame is not None and (frame is None or body.frame != frame.number):
         return {"frame": body.frame}

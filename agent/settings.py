@@ -33,7 +33,7 @@ class Frames(Section):
     max_message_bytes: int = Field(default=1024 * MIB, ge=MIB)
     inspect_bytes: int = Field(default=256 * MIB, ge=MIB)
     stale_after_frame_times: float = Field(default=5.0, gt=1.0)
-    stale_after_s: float = Field(default=5.0, gt=0.0)  # where the frame time is unknown
+    stale_after_s: float = Field(default=5.0, gt=0.0)  # at least; alone where no frame told or showed its time
 
 
 class Advice(Section):
@@ -79,6 +79,13 @@ class Engines(Section):
     models: Path | None = None  # empty: the packages that came with beamside
     threads: int = Field(default=2, ge=1)
     shapes: tuple[tuple[int, int], ...] = ((768, 1024), (1024, 1536), (2048, 3072))
+    live_budget: float = Field(default=0.25, ge=0, le=1)  # share of the time for depth and defects on live frames
+
+
+class Depth(Section):
+    """Height maps."""
+
+    publish: bool = False  # topic depth, with the map as a third part: megabytes, at most once a second
 
 
 class Recipes(Section):
@@ -106,6 +113,7 @@ class Settings(BaseSettings):
     keys: Keys = Keys()
     focus: Focus = Focus()
     engines: Engines = Engines()
+    depth: Depth = Depth()
     recipes: Recipes = Recipes()
     health: Health = Health()
     state_dir: Path | None = None  # None: $STATE_DIRECTORY, else the XDG folder

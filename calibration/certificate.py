@@ -51,6 +51,8 @@ class Certificate:
     settle_s: float = 0.2
     shift_px_per_m: tuple[float, float] = (0.0, 0.0)
     scale_per_m: float = 0.0
+    height_scale: float | None = None  # a height on this instrument over the depth model's; None: nobody measured it
+    height_scale_sigma: float | None = None  # one standard deviation
     residuals: dict[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
 
@@ -63,7 +65,15 @@ class Certificate:
         _require(0 < low < high, "limits", (low, high), "0 < minimum < maximum working distance")
         _require(self.limits.step_m > 0, "limits.step_m", self.limits.step_m, "above zero")
         _require(self.limits.cumulative_m > 0, "limits.cumulative_m", self.limits.cumulative_m, "above zero")
+        self._check_heights()
         _require(self.schema == SCHEMA, "schema", self.schema, f"{SCHEMA}: make a new certificate")
+
+    def _check_heights(self) -> None:
+        scale, sigma = self.height_scale, self.height_scale_sigma
+        if scale is None and sigma is None:
+            return
+        _require(scale is not None and 0 < scale < 100, "height_scale", scale, "a factor between 0 and 100")
+        _require(sigma is not None and 0 <= sigma < (scale or 0), "height_scale_sigma", sigma, "less than height_scale")
 
     def expired(self, now: datetime) -> bool:
         expires = datetime.fromisoformat(self.expires)

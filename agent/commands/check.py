@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,12 @@ from agent.errors import BeamsideError, ConfigurationError
 from agent.settings import Settings
 from agent.wire import curve
 from agent.wire.sockets import beyond_loopback
+from engines.autofocus import Autofocus
+from engines.defects import DefectFinder
+from engines.depth import Depth
+from engines.load import Loaded
+
+InService = Autofocus | Depth | DefectFinder
 
 SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[red]failed[/]"}
 
@@ -54,7 +61,9 @@ def _look(settings: Settings) -> list[Row]:
         ("endpoints", _endpoints),
         ("keys", _keys),
         ("state", _state),
-        ("autofocus", _autofocus),
+        ("autofocus", partial(_model, "autofocus", Autofocus)),
+        ("depth", partial(_model, "depth", Depth)),
+        ("defects", partial(_model, "defects", DefectFinder)),
         ("certificate", _certificate),
         ("recipes", _recipes),
     ]
@@ -96,9 +105,9 @@ def _state(settings: Settings) -> tuple[str, str]:
     return "ok", str(folder)
 
 
-def _autofocus(settings: Settings) -> tuple[str, str]:
-    perceiver, facts = running.models(settings)
-    return "ok", f"{', '.join(perceiver.models)} on {facts.backends['autofocus']}"
+def _model(task: str, start: Callable[[Loaded], InService], settings: Settings) -> tuple[str, str]:
+    model = running.reader(settings, task, start)
+    return "ok", f"{model.name} on {model.backend}"
 
 
 def _certificate(settings: Settings) -> tuple[str, str]:
@@ -107,7 +116,9 @@ def _certificate(settings: Settings) -> tuple[str, str]:
     known = running.read_certificate(settings)
     if known is None:
         return "warning", f"{settings.focus.certificate} has expired"
-    return "ok", f"{known.instrument}, alpha {known.alpha_rad * 1e3:.2f} mrad, until {known.expires}"
+    heights = "none" if known.height_scale is None else f"{known.height_scale:.3g}"
+    alpha = f"alpha {known.alpha_rad * 1e3:.2f} mrad"
+    return "ok", f"{known.instrument}, {alpha}, height scale {heights}, until {known.expires}"
 
 
 def _recipes(settings: Settings) -> tuple[str, str]:

@@ -6,10 +6,11 @@ import logging
 import os
 import signal
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -33,10 +34,14 @@ from agent.settings import Settings
 from agent.wire import curve
 from calibration.certificate import Certificate, CertificateError
 from engines.autofocus import Autofocus
+from engines.defects import DefectFinder
+from engines.depth import Depth
 from engines.errors import BackendMissingError, PackageError
+from engines.load import Loaded
 from engines.load import load as load_engine
 
 log = logging.getLogger(__name__)
+Reader = TypeVar("Reader")
 
 STEP_LIMIT_S = 10.0  # on a CPU; a GPU that takes 2 s hangs
 FALLBACK_STEP_M, FALLBACK_CUMULATIVE_M = 100e-6, 200e-6  # without a certificate: 16 half depths at 2,000 x
@@ -50,7 +55,7 @@ def run(
     certificate: Annotated[Path | None, typer.Option(help="The instrument's certificate.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document at the end.")] = False,
 ) -> None:
-    """The agent: subscribes to frames, publishes focus advice, answers commands, until SIGTERM."""
+    """The agent: subscribes to frames, publishes focus advice and defects, answers commands, until SIGTERM."""
     settings = configuration.load(config, told(frames, advice, commands, certificate))
     logging.basicConfig(level=settings.health.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     with ExitStack() as stack:
@@ -172,20 +177,29 @@ def reload(loop: Loop, settings: Settings) -> None:
 
 def models(settings: Settings) -> tuple[Perceiver, Status]:
     """The models in service and what the status says of them. Raises ConfigurationError."""
-    wanted = settings.engines
-    try:
-        loaded = load_engine("autofocus", models=wanted.models, backend=wanted.backend, threads=wanted.threads)
-    except (PackageError, BackendMissingError) as error:
-        raise ConfigurationError(str(error)) from error
-    autofocus = Autofocus(loaded)
-    log.info("%s on %s", autofocus.name, autofocus.reason)
+    autofocus = reader(settings, "autofocus", Autofocus)
+    depth = reader(settings, "depth", Depth)
+    defects = reader(settings, "defects", DefectFinder)
+    perceiver = Perceiver(autofocus, depth, defects)
     facts = Status(
         mode=Mode(settings.focus.mode),
-        backends={"autofocus": autofocus.backend},
-        models=(autofocus.name,),
+        backends={"autofocus": autofocus.backend, "depth": depth.backend, "defects": defects.backend},
+        models=perceiver.models,
         allow_plain_tcp=settings.frames.allow_plain_tcp,
     )
-    return Perceiver(autofocus), facts
+    return perceiver, facts
+
+
+def reader(settings: Settings, task: str, start: Callable[[Loaded], Reader]) -> Reader:
+    """One model, in service. Raises ConfigurationError."""
+    wanted = settings.engines
+    try:
+        loaded = load_engine(task, models=wanted.models, backend=wanted.backend, threads=wanted.threads)
+        read = start(loaded)
+    except (PackageError, BackendMissingError) as error:
+        raise ConfigurationError(str(error)) from error
+    log.info("%s on %s", loaded.manifest.label, loaded.reason)
+    return read
 
 
 def terms(settings: Settings) -> Terms:
@@ -212,6 +226,9 @@ def terms(settings: Settings) -> Terms:
         stale_after_s=settings.frames.stale_after_s,
         stale_after_frame_times=settings.frames.stale_after_frame_times,
         recipes=_recipes(settings),
+        live_budget=settings.engines.live_budget,
+        publish_depth=settings.depth.publish,
+        height_scale=known.height_scale if known else None,
     )
 
 

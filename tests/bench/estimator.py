@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from agent.control.estimate import Instrument, estimate
+from agent.evidence import take_evidence
 from agent.messages import Evidence, Frame, Lane, Wanted
-from agent.perceive import take_evidence
 from calibration.twin.instrument import MicroscopeSettings
 from calibration.twin.microscope import VirtualMicroscope
 from calibration.twin.specimen import TEXTURED

@@ -65,9 +65,9 @@ def keep_all(loop: Loop) -> Kept:
     at: list[int] = []
     began: list[int] = []
 
-    def stepping(frame: Frame | None, *rest: Any) -> Decision:
+    def stepping(frame: Frame | None, *rest: Any, **more: Any) -> Decision:
         began.append(monotonic_ns())
-        decision = step(frame, *rest)
+        decision = step(frame, *rest, **more)
         if frame is not None:
             at.append(frame.received_ns)
             for stage, seconds in decision.took_s.items():

@@ -26,7 +26,7 @@ from agent.clock import SystemClock
 from agent.commands.run import assemble, serve
 from agent.loop import Loop
 from agent.messages import Optics
-from agent.perceive import FocusModel, Perceiver
+from agent.perceive import DefectModel, DepthModel, FocusModel, Perceiver
 from agent.settings import load
 from agent.wire import array1
 from calibration.twin.instrument import MicroscopeSettings
@@ -38,6 +38,7 @@ DEADLINE_S = 20.0  # for anything that should happen at once, on a machine that 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "agent" / "wire" / "schema.json").read_text())
 VALIDATORS = {topic: jsonschema.Draft202012Validator(schema) for topic, schema in SCHEMA["$defs"].items()}
+MARK = np.kron([[40, 200], [200, 40]], np.ones((4, 4))).astype(np.uint8)  # the least that is no blank picture
 SHAPE = (256, 256)  # large enough for evidence, small enough for many tests
 
 Message = dict[str, Any]
@@ -64,6 +65,7 @@ class Wire:
     def __init__(self, folder: Path, *, produces: bool = True) -> None:
         self.ends = endpoints(folder)
         self.heard: list[Message] = []
+        self.maps: list[tuple[Message, bytes]] = []  # under topic depth, with the third part
         self.mark = 0  # of `heard`: what a test has to do with begins here
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.linger = 0
@@ -104,10 +106,11 @@ class Wire:
         """Take in what has been said; with a timeout, wait for the first word."""
         wait_ms = round(timeout_s * 1000)
         while not self._context.closed and self._advice.poll(wait_ms):
-            topic, body = self._advice.recv_multipart()
+            topic, body, *more = self._advice.recv_multipart()
             told = json.loads(body)
-            assert told["topic"] == topic.decode()
+            assert told["topic"] == topic.decode() and len(more) == (told["topic"] == "depth")
             self.heard.append(told)
+            self.maps += [(told, part) for part in more]
             wait_ms = 0
 
     def until(self, test: Test, *, since: int | None = None, deadline_s: float = DEADLINE_S) -> Message:
@@ -128,7 +131,7 @@ class Wire:
     def flush(self) -> None:
         """Until all that was decided before now is heard: a mark to be inspected goes through after it."""
         number, since = next(self._marks), len(self.heard)
-        self.frame(number, np.zeros((8, 8), np.uint8), Optics(source="test/mark", inspect=True))
+        self.frame(number, MARK, Optics(source="test/mark", pixel_size_m=1e-8, inspect=True))
         self.until(said("focus", frame=number), since=since)
 
     # --- commands ---
@@ -245,9 +248,11 @@ class Agent(Hosted):
         self.wire = Wire(folder)
         super().__init__(folder, **settings)
 
-    def look_with(self, model: FocusModel) -> None:
-        """Another model in service, as a reload would put it there."""
-        self.loop.perceiver = Perceiver(model)
+    def look_with(
+        self, model: FocusModel | None, depth: DepthModel | None = None, defects: DefectModel | None = None
+    ) -> None:
+        """Other models in service, as a reload would put them there."""
+        self.loop.perceiver = Perceiver(model, depth, defects)
 
     def start(self) -> "Agent":
         """Returns once the first status is heard."""

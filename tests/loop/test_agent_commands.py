@@ -50,6 +50,9 @@ def test_real_pictures_replayed_are_all_read_and_without_their_databar(
     found = [process.wire.until(said("focus", frame=number)) for number in range(1, 10)]
     assert {told["session"] for told in found} == {played["session"]}
     assert all(told["score"] > 1.0 and told["blur_px"] > 0.0 for told in found)
+    for number in range(1, 10):
+        inspected = process.wire.until(said("defects", frame=number, lane="inspect"))
+        assert all(box[1] < box[3] <= 1024 for box in (each["box_px"] for each in inspected["defects"]))
     books = process.wire.settled_books()
     assert (books["received"], books["processed"]) == (9, 9)
     producer = process.wire.producer = process.wire.produce()
@@ -83,12 +86,15 @@ def test_the_run_time_environment_has_nothing_of_the_extras() -> None:
 def test_check_without_the_extras(folder: Path) -> None:
     told = told_by(RUN, folder, "check")
     assert told["ok"] is True
-    assert {row["what"]: row["result"] for row in told["checks"]}["autofocus"] == "ok"
+    results = {row["what"]: row["result"] for row in told["checks"]}
+    assert [results[task] for task in ("autofocus", "depth", "defects")] == ["ok"] * 3
 
 
 @bare
 def test_demo_without_the_extras_converges(folder: Path) -> None:
-    (episode,) = told_by(RUN, folder, "demo", "--episodes", "1", "--seed", "8")["episodes"]
+    told = told_by(RUN, folder, "demo", "--episodes", "1", "--seed", "8", "--fields", "1")
+    (episode,), (field,) = told["episodes"], told["inspection"]
+    assert field["end"] == "inspected" and {"depth", "defects"} <= set(field["took_s"])
     assert episode["end"] == "converged" and episode["frames"] <= 6
     assert abs(episode["residual_m"]) <= episode["half_depth_of_focus_m"]
 

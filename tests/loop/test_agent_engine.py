@@ -1,5 +1,6 @@
 """A model that fails, answers with what is no number, or cannot be loaded again: never a zero in place of an answer."""
 
+import itertools
 import shutil
 import signal
 from collections.abc import Callable
@@ -108,13 +109,19 @@ def test_the_fifth_failure_in_a_row_ends_the_process_after_a_hold(start: Callabl
 
 
 def package(folder: Path, *, offset: float = 100.0) -> Path:
-    """A package like the shipped one with a model that cannot judge pictures darker than `offset` on average."""
-    shutil.copytree(MODELS / "autofocus", folder / "autofocus", dirs_exist_ok=True)
+    """The shipped packages, but for an autofocus model that cannot judge pictures darker than `offset` on average."""
+    shutil.copytree(MODELS, folder, dirs_exist_ok=True)
     model = _logarithm(offset)
     (folder / "autofocus" / manifest.MODEL_FILE).write_bytes(model)
     told = msgspec.json.decode((MODELS / "autofocus" / manifest.MANIFEST_FILE).read_bytes(), type=manifest.Manifest)
     manifest.write(folder / "autofocus", msgspec.structs.replace(told, sha256=manifest.digest(model)))
     return folder
+
+
+def another_name(package: Path) -> None:
+    """The same model under a new name: a package that can be told from the old one."""
+    told = msgspec.json.decode((package / manifest.MANIFEST_FILE).read_bytes(), type=manifest.Manifest)
+    manifest.write(package, msgspec.structs.replace(told, name=f"{told.name}-2"))
 
 
 def _logarithm(offset: float) -> bytes:
@@ -164,20 +171,25 @@ def test_a_reload_that_fails_leaves_the_old_model_in_service_and_one_that_works_
     models = package(folder / "models")
     process = launch(BEAMSIDE_ENGINES__MODELS=str(models)).start()
     stream, wire = Stream(process.wire), process.wire
-    old = stream.show()["models"]
-    model = models / "autofocus" / manifest.MODEL_FILE
-    good = model.read_bytes()
-    for broken in (good[:-7], b"", b"\x08"):
-        model.write_bytes(broken)
+    old = stream.show(inspect=True)["models"]
+    assert [name.split("@")[0] for name in old] == ["autofocus", "depth", "defects"]
+    for task, broken in itertools.product(("autofocus", "depth", "defects"), ("cut", "empty")):
+        model = models / task / manifest.MODEL_FILE
+        good = model.read_bytes()
+        model.write_bytes(good[:-7] if broken == "cut" else b"")
         assert wire.ask("reload")["ok"]
         process.popen.send_signal(signal.SIGHUP)
         for _ in range(2):
-            told = stream.show()
+            told = stream.show(inspect=True)
             assert (told["models"], told["score"]) == (old, 6.0)
+        model.write_bytes(good)
     package(models, offset=90.0)
+    another_name(models / "depth")
+    another_name(models / "defects")
     process.popen.send_signal(signal.SIGHUP)
     new = wire.until(lambda told: told["topic"] == "status" and told["models"] != old)["models"]
-    assert stream.show()["models"] == new
+    assert not set(new) & set(old)
+    assert stream.show(inspect=True)["models"] == new
     process.popen.terminate()
     code, _, err = process.ended()
-    assert code == 0 and err.count("reload refused, the old ones keep serving") >= 3
+    assert code == 0 and err.count("reload refused, the old ones keep serving") >= 6

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from agent.__main__ import main
 from agent.journal import FILE, read
+from engines.load import MODELS
 from tests.loop.harness import DEADLINE_S, ROOT, Agent, Process, Stream, clean_environment, said
 from tests.loop.test_agent_bad_input import MALFORMED, Slow
 
@@ -54,7 +56,8 @@ def test_every_frame_of_a_stream_with_faults_in_it_is_accounted_for(
     assert sum(books["malformed"].values()) == FRAMES // 4
     assert books["received"] == books["processed"] + books["superseded"] + books["uninspected"] + FRAMES // 4
     for number in inspected:
-        wire.until(lambda told, n=number: told["frame"] == n and told["topic"] in ("focus", "flag"))  # type: ignore[misc]
+        wire.until(said("focus", frame=number))
+        wire.until(said("defects", frame=number, lane="inspect"))
 
     asked = time.monotonic()
     process.popen.send_signal(signal.SIGTERM)
@@ -285,6 +288,20 @@ def test_a_missing_certificate(refused: Refused, folder: Path) -> None:
 def test_a_certificate_that_is_none(refused: Refused, folder: Path, text: str) -> None:
     (folder / "c.json").write_text(text)
     assert "c.json" in refused("--certificate", str(folder / "c.json"))
+
+
+@pytest.mark.parametrize("task", ["autofocus", "depth", "defects"])
+@pytest.mark.parametrize("what", ["missing", "cut", "without its manifest"])
+def test_a_model_package_that_cannot_serve(refused: Refused, folder: Path, task: str, what: str) -> None:
+    models = folder / "models"
+    shutil.copytree(MODELS, models)
+    if what == "missing":
+        shutil.rmtree(models / task)
+    elif what == "cut":
+        (models / task / "model.onnx").write_bytes((models / task / "model.onnx").read_bytes()[:-9])
+    else:
+        (models / task / "manifest.json").unlink()
+    assert f"{models / task}" in refused(BEAMSIDE_ENGINES__MODELS=str(models))
 
 
 @pytest.mark.parametrize("name", ["advice", "commands"])

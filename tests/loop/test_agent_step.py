@@ -18,13 +18,14 @@ from calibration.twin.microscope import VirtualMicroscope
 from calibration.twin.obey import obey
 from tests.loop.harness import endpoints, scope_for
 
-Turn = tuple[Frame | None, list[Asked], int]  # frame, requests, now
+Turn = tuple[Frame | None, list[Asked], int, float | None]  # frame, requests, now, what the last inspection took
 
 
 def settings_for(folder: Path) -> Settings:
     scope_for().certificate().save(folder / "certificate.json")
     ends = {name: {"endpoint": end} for name, end in endpoints(folder).items()}
-    return load(None, {"state_dir": folder, "focus": {"certificate": folder / "certificate.json"}, **ends})
+    focus = {"certificate": folder / "certificate.json"}
+    return load(None, {"state_dir": folder, "focus": focus, "depth": {"publish": True}, **ends})
 
 
 def with_a_loop(settings: Settings, use: Callable[[Loop], Any]) -> Any:
@@ -40,11 +41,11 @@ def live(loop: Loop, turns: list[Turn]) -> list[Decision]:
     scope, said = scope_for(session="live"), list[Decision]()
     now_ns, number = 1_000_000_000, 0
 
-    def turn(frame: Frame | None = None, *asked: Asked, after_s: float = 0.3) -> Decision:
+    def turn(frame: Frame | None = None, *asked: Asked, after_s: float = 0.3, spent_s: float | None = None) -> Decision:
         nonlocal now_ns
         now_ns += round(after_s * 1e9)
-        turns.append((frame, list(asked), now_ns))
-        said.append(loop.step(*turns[-1]))
+        turns.append((frame, list(asked), now_ns, spent_s))
+        said.append(step(loop, turns[-1]))
         return said[-1]
 
     def show(**changes: Any) -> Frame:
@@ -62,12 +63,20 @@ def live(loop: Loop, turns: list[Turn]) -> list[Decision]:
             scope.set_working_distance(scope.working_distance_m + 3e-6)
         decision = turn(show(stage_moving=n == 3), *answers)
         answers = [answer(scope, decision)] if decision.suggestion is not None else []
+    for _ in range(2):  # one that is asked for, and one that waits for its turn
+        turn(msgspec.structs.replace(show(), lane=Lane.INSPECT), spent_s=0.1)
+        turn(show(), spent_s=0.3, after_s=0.6)
     turn(show(), after_s=11.0)
     turn(msgspec.structs.replace(show(), pixels=np.zeros((384, 384), np.uint8)))
     turn(None, after_s=8.0)
     turn(None, after_s=20.0)
     turn(show())
     return said
+
+
+def step(loop: Loop, turn: Turn) -> Decision:
+    frame, asked, now_ns, spent_s = turn
+    return loop.step(frame, asked, now_ns, spent_s=spent_s)
 
 
 def answer(scope: VirtualMicroscope, decision: Decision) -> Ack:
@@ -87,14 +96,20 @@ def answer(scope: VirtualMicroscope, decision: Decision) -> Ack:
 
 def timeless(decision: Decision) -> bytes:
     """As it would be written down, but for how long it took."""
-    return msgspec.json.encode(msgspec.structs.replace(decision, took_s={}))
+    return msgspec.json.encode(msgspec.structs.replace(decision, took_s={}, depth=None)) + heights(decision)
+
+
+def heights(decision: Decision) -> bytes:
+    return b"" if decision.depth is None else decision.depth.height_m.tobytes()
 
 
 def test_the_same_turns_lead_to_the_same_decisions(folder: Path) -> None:
     settings, turns = settings_for(folder), list[Turn]()
     first = with_a_loop(settings, lambda loop: live(loop, turns))
-    again = with_a_loop(settings, lambda loop: [loop.step(*turn) for turn in turns])
+    again = with_a_loop(settings, lambda loop: [step(loop, turn) for turn in turns])
     assert [timeless(decision) for decision in first] == [timeless(decision) for decision in again]
+    lanes = {decision.frame.lane for decision in first if decision.frame and decision.defects is not None}
+    assert lanes == set(Lane) and any(decision.depth is not None for decision in first)
     kinds = {decision.suggestion.kind for decision in first if decision.suggestion is not None}
     codes = {flag.code for decision in first for flag in decision.flags}
     assert {"probe", "correct"} <= kinds

@@ -1,4 +1,5 @@
-"""Hours in minutes: memory that stays flat, books that balance and numbers without a gap over a long stream."""
+"""Hours in minutes, most of them the three models': memory that stays flat, books that balance and numbers without a
+gap over a long stream."""
 
 import gc
 import itertools
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from engines.readings import FocusReading
 from tests.loop.harness import ROOT, SHAPE, Agent, Message, Process, Stream, Wire, said
 from tests.loop.test_agent_bad_input import MALFORMED
+from tests.loop.test_agent_models import Pits, Relief
 
 pytestmark = pytest.mark.soak
 
@@ -74,9 +76,10 @@ def check_books(wire: Wire, *, sent: int, malformed: int = 0) -> Message:
 
 
 def check_inspected(wire: Wire, inspected: list[int]) -> None:
-    answered = {told["frame"] for told in wire.heard if told["topic"] == "focus"}
     named = {told["frame"] for told in wire.heard if told.get("code") == "uninspected"}
-    assert set(inspected) <= answered | named
+    for topic in ("focus", "defects"):
+        answered = {told["frame"] for told in wire.heard if told["topic"] == topic}
+        assert set(inspected) <= answered | named, topic
 
 
 def test_memory_is_flat_over_20_000_frames(launch: Callable[..., Process]) -> None:
@@ -104,7 +107,7 @@ class Instant:
 
 
 def test_no_python_object_of_the_agent_is_left_behind_by_a_frame(agent: Agent) -> None:
-    agent.look_with(Instant())
+    agent.look_with(Instant(), Relief(), Pits())
     long = Long(agent.wire)
     tracemalloc.start(5)
     try:

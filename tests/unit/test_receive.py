@@ -143,6 +143,18 @@ def test_each_cause_has_its_own_rate() -> None:
     assert [flag.code for flag in complaints.drain()] == ["malformed", "malformed", "bad_field"]
 
 
+def test_on_a_slow_scan_a_condition_is_not_over_between_two_frames_that_have_it() -> None:
+    clock = ManualClock()
+    complaints = Complaints(clock)
+    for _ in range(3):
+        complaints.frame(Optics(frame_time_s=30.0), clock.now_ns())
+        complaints.add("bad_field", "gamma", "frame 1")
+        clock.advance(30.0)
+        assert "cleared" not in [flag.state for flag in complaints.drain()]
+    clock.advance(61.0)
+    assert [flag.state for flag in complaints.drain()] == ["cleared"]
+
+
 def test_a_condition_that_stopped_is_cleared_once() -> None:
     clock = ManualClock()
     complaints = Complaints(clock)

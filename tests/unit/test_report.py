@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
+import numpy as np
 import pytest
 import zmq
 
@@ -19,8 +21,10 @@ from agent.messages import (
     Flag,
     FocusState,
     FrameRef,
+    Heights,
     Hold,
     Kind,
+    Lane,
     Mode,
     Phase,
     Status,
@@ -46,6 +50,14 @@ FULL = Decision(
     suggestion=Suggestion(id="s1", kind=Kind.PROBE, based_on_frames=(7,)),
     models=("autofocus@12ab",),
     took_s={"perceive": 0.01},
+)
+HEIGHTS = np.linspace(-1e-8, 9e-8, 12, dtype=np.float32).reshape(3, 4)
+MAP = Heights(
+    frame=FrameRef(number=5, session="s", source="BSE", optics_epoch=2, t_start_ns=3, lane=Lane.INSPECT),
+    height_m=HEIGHTS,
+    calibrated=True,
+    models=("depth@34cd",),
+    took_s={"depth": 0.1},
 )
 ORDER = ["flag", "flag", "hold", "focus", "defects", "suggestion"]
 
@@ -86,6 +98,7 @@ class Rig:
         parts = receive(self.listener, deadline_s)
         if parts is None:
             return None
+        self.third = parts[2:]
         told: Message = json.loads(parts[1])
         assert parts[0].decode() == told["topic"]
         jsonschema.Draft202012Validator(json.loads(schema.PATH.read_text())).validate(told)
@@ -114,6 +127,31 @@ def test_a_decision_becomes_messages_in_the_order_of_its_fields(rig: Rig) -> Non
     assert [each["frame"] for each in told] == [7, 99, 7, 7, 7, 7]
     assert told[1]["session"] is None and told[5]["optics_epoch"] == 3 and told[5]["t_frame_ns"] == 5
     assert told[0]["models"] == ["autofocus@12ab"] and told[0]["took_s"] == {"perceive": 0.01}
+
+
+def test_a_depth_map_comes_last_with_the_frame_it_was_read_from_and_its_pixels(rig: Rig) -> None:
+    rig.start()
+    rig.reporter.send(msgspec.structs.replace(FULL, depth=MAP))
+    for topic in ORDER:
+        assert (rig.heard() or {})["topic"] == topic and rig.third == []
+    told = rig.heard() or {}
+    assert (told["topic"], told["frame"], told["source"], told["scene_epoch"]) == ("depth", 5, "BSE", None)
+    assert (told["models"], told["took_s"]) == (["depth@34cd"], {"depth": 0.1})
+    assert (told["shape"], told["calibrated"], told["event"]) == ([3, 4], True, None)
+    assert (told["min_m"], told["mean_m"], told["max_m"]) == pytest.approx((-1e-8, 4e-8, 9e-8), rel=1e-5)
+    (part,) = rig.third
+    assert np.array_equal(np.frombuffer(part, "<f4").reshape(3, 4), HEIGHTS)
+
+
+def test_a_map_cut_out_of_a_larger_one_and_one_with_a_number_that_is_none(rig: Rig) -> None:
+    rig.start()
+    cut = msgspec.structs.replace(MAP, height_m=np.tile(HEIGHTS, (2, 2))[1:4, 2:5])
+    broken = msgspec.structs.replace(MAP, height_m=np.full((2, 2), np.nan, np.float32))
+    for heights in (broken, cut):
+        rig.reporter.send(Decision(now_ns=0, mode=Mode.SUGGEST, depth=heights))
+    told = rig.heard() or {}
+    assert told["shape"] == [3, 3] and rig.reporter.dropped == 1
+    assert np.array_equal(np.frombuffer(rig.third[0], "<f4").reshape(3, 3), cut.height_m)
 
 
 def test_no_heartbeat_before_ready_then_one_a_second(rig: Rig) -> None:

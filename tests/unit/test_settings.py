@@ -1,5 +1,6 @@
 """One page of configuration: flags, environment, file, defaults; every mistake is named."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,8 @@ def test_state_lives_where_systemd_or_xdg_say(monkeypatch: pytest.MonkeyPatch) -
         ("[frames]\nendpont = 'x'\n", "frames.endpont"),
         ("[frames]\nhigh_water_mark = 5\n", "frames.high_water_mark"),
         ("[focus]\nmode = 'control'\n", "focus.mode"),
+        ("[engines]\nlive_budget = 1.5\n", "engines.live_budget"),
+        ("[depth]\npublished = true\n", "depth.published"),
         ("colour = 1\n", "colour"),
     ],
 )
@@ -83,6 +86,21 @@ def test_a_certificate_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert not (tmp_path / "c.json.part").exists()
 
 
+def test_a_certificate_may_vouch_for_heights_and_an_older_one_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    certificate(height_scale=1.07, height_scale_sigma=0.02).save(path)
+    assert Certificate.load(path).height_scale == 1.07
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in written.items() if "height" not in name}))
+    assert Certificate.load(path).height_scale is None
+
+
+def test_whether_depth_is_published_can_be_told_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().depth.publish is False
+    monkeypatch.setenv("BEAMSIDE_DEPTH__PUBLISH", "true")
+    assert load().depth.publish is True
+
+
 def test_a_certificate_turns_astigmatism_into_stigmator_units_and_back() -> None:
     known = certificate()
     ax, ay = known.stigmator_to_astigmatism_m(0.3, -0.2)
@@ -92,7 +110,17 @@ def test_a_certificate_turns_astigmatism_into_stigmator_units_and_back() -> None
 
 @pytest.mark.parametrize(
     "changed",
-    [{"alpha_rad": -1.0}, {"alpha_sigma_rad": 1.0}, {"hysteresis_m": -1e-6}, {"limits": Limits(2.0, 1.0, 1, 1)}],
+    [
+        {"alpha_rad": -1.0},
+        {"alpha_sigma_rad": 1.0},
+        {"hysteresis_m": -1e-6},
+        {"limits": Limits(2.0, 1.0, 1, 1)},
+        {"height_scale": -1.0, "height_scale_sigma": 0.1},
+        {"height_scale": float("nan"), "height_scale_sigma": 0.1},
+        {"height_scale": 1.0},  # a scale without its doubt
+        {"height_scale_sigma": 0.1},
+        {"height_scale_sigma": 2.0, "height_scale": 1.0},
+    ],
 )
 def test_an_impossible_certificate_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(CertificateError, match=next(iter(changed)).split("_")[0]):
