@@ -10,6 +10,7 @@ from agent.commands.demo import demo
 from agent.commands.events import events
 from agent.commands.focus import focus
 from agent.commands.keys import keys
+from agent.commands.look import look
 from agent.commands.microscope import microscope
 from agent.commands.replay import replay
 from agent.commands.run import run
@@ -26,6 +27,7 @@ app.command()(check)
 app.command()(demo)
 app.command()(microscope)
 app.command()(replay)
+app.command()(look)
 app.command()(focus)
 app.command()(events)
 app.command()(keys)

@@ -4,6 +4,9 @@ Files are told apart by content, since suffixes lie. Nothing is ever unpickled, 
 never a pixel size: they are about paper.
 """
 
+import math
+import stat
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
 RECORDING = ".b1s"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
+BMP_HEAD = 34  # bytes up to its kind of compression
 MAX_FILE_BYTES = 2 << 30
 MAX_PIXELS = 1 << 28  # 16384 x 16384: a bigger header is a lie, and allocating for it would end the process
 REDUCED = 1  # bit of NewSubfileType: this page is a thumbnail
@@ -45,14 +49,16 @@ def read_image(path: Path) -> tuple[NDArray[Any], Optics]:
 
     Raises ImageError saying which file, what is wrong with it, and what would be read.
     """
-    data = _bytes(path)
-    if data.startswith(TIFF):
-        pixels, optics = _tiff(path, data)
-    elif data.startswith((PNG, JPEG, BMP)):
+    began = _beginning(path)
+    if began.startswith(TIFF):
+        pixels, optics = _tiff(path)
+    elif began.startswith((PNG, JPEG, BMP)):
+        data = _bytes(path)
         _whole(path, data)
         pixels, optics = _decoded(path, data), Optics()
+        del data  # a large picture should not stand in memory twice
     else:
-        raise ImageError(f"{path}: not an image (TIFF, PNG, JPEG, BMP), it begins with {data[:8]!r}")
+        raise ImageError(f"{path}: not an image (TIFF, PNG, JPEG, BMP), {_described(began)}")
     pixels = _grey(path, pixels)
     if optics.databar_rows is None:
         optics = msgspec.structs.replace(optics, databar_rows=databar_rows(pixels))
@@ -60,10 +66,28 @@ def read_image(path: Path) -> tuple[NDArray[Any], Optics]:
     return pixels, optics
 
 
+def _beginning(path: Path) -> bytes:
+    """The first bytes of a file, once it is one that ends: a pipe or a device would be waited for, or never end."""
+    try:
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise ImageError(f"{path}: is a folder; give the images in it, such as {path}/*.tif")
+        if not stat.S_ISREG(about.st_mode):
+            raise ImageError(f"{path}: cannot be read: not a regular file; save the picture to disk first")
+        if about.st_size > MAX_FILE_BYTES:
+            raise ImageError(f"{path}: {about.st_size} bytes, more than the {MAX_FILE_BYTES} this program reads")
+        with path.open("rb") as file:
+            return file.read(16)
+    except (OSError, ValueError) as error:  # the latter: a zero byte in the name
+        raise ImageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _described(began: bytes) -> str:
+    return f"it begins with {began[:8]!r}" if began else "it is empty: 0 bytes"
+
+
 def _bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ImageError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_FILE_BYTES} this program reads")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
@@ -74,8 +98,19 @@ def _whole(path: Path, data: bytes) -> None:
     ends = (data.startswith(PNG) and b"IEND" not in data[-64:]) or (
         data.startswith(JPEG) and b"\xff\xd9" not in data[-4096:]
     )
-    if ends:
+    if ends or (data.startswith(BMP) and len(data) < _bmp_bytes(data)):
         raise ImageError(f"{path}: the file is cut off before its end ({len(data)} bytes); copy it again")
+    if data.startswith(PNG) and math.prod(struct.unpack_from(">II", data, 16)) > MAX_PIXELS:
+        width, height = struct.unpack_from(">II", data, 16)
+        raise ImageError(f"{path}: {width}x{height} pixels, more than the {MAX_PIXELS} this program reads")
+
+
+def _bmp_bytes(data: bytes) -> int:
+    """How long a BMP must be for its rows; 0 where it is compressed. The size it gives itself is often wrong."""
+    if len(data) < BMP_HEAD:
+        return BMP_HEAD
+    start, _, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", data, 10)
+    return start + (width * bits + 31) // 32 * 4 * abs(height) if compression in (0, 3) else 0
 
 
 def _decoded(path: Path, data: bytes, page: int = 0) -> NDArray[Any]:
@@ -100,12 +135,12 @@ def _from_bgr(pixels: NDArray[Any]) -> NDArray[Any]:
 # TIFF
 
 
-def _tiff(path: Path, data: bytes) -> tuple[NDArray[Any], Optics]:
+def _tiff(path: Path) -> tuple[NDArray[Any], Optics]:
     try:
         with tifffile.TiffFile(path) as tiff:
             number, page = _picture_page(path, tiff)
             optics = _optics(page)
-            return _page_pixels(path, data, number, page), optics
+            return _page_pixels(path, number, page), optics
     except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError, OSError) as error:
         raise ImageError(f"{path}: damaged TIFF: {error}") from error
 
@@ -124,16 +159,17 @@ def _picture_page(path: Path, tiff: Any) -> tuple[int, Any]:
     return pages[0]
 
 
-def _page_pixels(path: Path, data: bytes, number: int, page: Any) -> NDArray[Any]:
+def _page_pixels(path: Path, number: int, page: Any) -> NDArray[Any]:
     if page.imagedepth > 1:
         raise ImageError(f"{path}: a volume of {page.imagedepth} planes; save one plane")
-    if any(end > len(data) for end in map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))):
-        raise ImageError(f"{path}: the file is cut off before its end ({len(data)} bytes); copy it again")
+    size = path.stat().st_size
+    if any(end > size for end in map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))):
+        raise ImageError(f"{path}: the file is cut off before its end ({size} bytes); copy it again")
     try:
         pixels = np.asarray(page.asarray())
     except (ValueError, RuntimeError, ImportError):
         # LZW, JPEG and others need imagecodecs, which is not part of the run-time install; OpenCV has them.
-        return _decoded(path, data, number)
+        return _decoded(path, _bytes(path), number)
     return _as_shown(path, pixels, page)
 
 
@@ -179,7 +215,13 @@ def _grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
         pixels = cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_RGB2GRAY)
     if pixels.ndim != 2 or 0 in pixels.shape:
         raise ImageError(f"{path}: shape {pixels.shape} is not a picture")
-    return np.array(pixels, order="C")
+    return _owned(pixels)
+
+
+def _owned(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Row after row, and no view that keeps a larger array alive."""
+    whole = pixels.base is None and pixels.flags.c_contiguous
+    return pixels if whole else np.array(pixels, order="C")
 
 
 def _number_type(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,8 @@
 """Image files: content over suffix, vendor metadata, the data bar, damage."""
 
+import os
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +310,7 @@ def test_a_file_that_is_no_image_says_so(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="not an image"):
         read_image(tmp_path / "x.tif")
     (tmp_path / "e.png").write_bytes(b"")
-    with pytest.raises(ImageError, match="not an image"):
+    with pytest.raises(ImageError, match=r"not an image.* it is empty"):
         read_image(tmp_path / "e.png")
     with pytest.raises(ImageError, match="cannot be read"):
         read_image(tmp_path / "nobody.tif")
@@ -324,6 +326,48 @@ def test_a_file_cut_off_is_an_error_and_not_a_grey_picture(tmp_path: Path, suffi
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ImageError):
         read_image(path)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_a_bitmap_cut_off_is_an_error_and_not_a_grey_picture(tmp_path: Path, share: float) -> None:
+    path = save(tmp_path / "whole.bmp", noise(201, 203), ".bmp")
+    data = path.read_bytes()
+    assert np.array_equal(read_image(path)[0], noise(201, 203))
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ImageError, match="cut off"):
+        read_image(path)
+
+
+def test_a_folder_is_refused_with_what_to_give_instead(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="is a folder; give the images in it"):
+        read_image(tmp_path)
+
+
+def test_what_never_ends_is_refused_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ImageError, match="not a regular file"):
+            read_image(path)
+
+
+def test_a_png_that_says_it_is_larger_than_anything_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = save(tmp_path / "bomb.png", RAMP, ".png")
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 30000, 30000)
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="30000x30000 pixels, more than"):
+        read_image(path)
+
+
+def test_a_large_tiff_stands_in_memory_hardly_more_than_once(tmp_path: Path) -> None:
+    pixels = np.tile(RAMP, (40, 30))
+    tifffile.imwrite(tmp_path / "l.tif", pixels)
+    tracemalloc.start()
+    found, _ = read_image(tmp_path / "l.tif")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(found, pixels)
+    assert peak < 1.5 * pixels.nbytes
 
 
 def test_any_damaged_tiff_is_an_image_error(tmp_path: Path) -> None:
