@@ -1,4 +1,4 @@
-"""`beamside demo`: a virtual SEM and the agent, two processes over real sockets, closing the focus loop."""
+"""`beamside demo`: a virtual SEM and the agent, two processes over real sockets: focus, inspection, a report."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,12 +21,15 @@ from agent.commands.microscope import specimen_settings
 from agent.errors import BeamsideError
 
 if TYPE_CHECKING:
+    from agent.commands.report_page import Account
     from calibration.twin.controller import Controller
     from calibration.twin.episode import Episode, Point
+    from calibration.twin.inspecting import InspectedField
     from calibration.twin.instrument import MicroscopeSettings
 
 START_S = 30.0  # until the agent has its models and its first status is out, on a loaded machine
 STOP_S = 5.0
+STATUS_S = 2.5  # a heartbeat comes every second: for one that counts the last frame too
 REPORT = Path("beamside-demo")
 
 
@@ -36,7 +40,8 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next ones count up.")] = 1,
     snr: Annotated[float, typer.Option(min=0.01, max=100, help="Per pixel, in focus.")] = 1.8,
     alpha_error: Annotated[float, typer.Option(min=-0.9, max=9, help="Of the certificate, on purpose.")] = 0.0,
-    report: Annotated[Path | None, typer.Option(help="Folder for the picture; with --json only when given.")] = None,
+    fields: Annotated[int, typer.Option(min=0, max=200, help="How many fields to inspect afterwards; 0: none.")] = 4,
+    report: Annotated[Path | None, typer.Option(help="Folder for the report; with --json only when given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Watch the loop close on a virtual microscope. Exit 0 when all episodes ran, whatever their ends."""
@@ -45,7 +50,7 @@ def demo(
     given = {**specimen_settings(specimen)} if specimen else {}
     plans = plan(episodes, seed=seed, snr=snr, start_defocus_m=start_defocus_m, **given)
     folder = report if report is not None else (None if as_json else REPORT)
-    board, console = Board(len(plans)), Console(stderr=as_json)
+    board, console = Board(len(plans), fields), Console(stderr=as_json)
     with (
         _orderly_end(),
         Live(board.table(), console=console, refresh_per_second=8, transient=as_json) as live,
@@ -53,12 +58,15 @@ def demo(
         _session(Path(scratch), plans[0], alpha_error) as controller,
     ):
         done = [_run(controller, settings, board, live) for settings in plans]
+        inspected = _inspect(controller, fields, seed=seed, board=board, live=live)
+        account = _account(controller, done, inspected=inspected, snr=snr, alpha_error=alpha_error)
     if not console.is_terminal and not as_json:
         console.print()  # Live leaves a pipe without its last line's end
     if folder is not None:
-        _picture(done, folder)
+        _report(account, folder)
     if as_json:
-        print(json.dumps({"episodes": [episode.told() for episode in done], "inspection": []}))
+        told = {"episodes": [each.told() for each in done], "inspection": [each.told() for each in inspected]}
+        print(json.dumps(told))
 
 
 @contextmanager
@@ -107,7 +115,8 @@ def _command(ends: list[str], scratch: Path) -> list[str]:
 def _environment(scratch: Path) -> dict[str, str]:
     """The agent's own temporary state, and none of the configuration of an agent that runs beside it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BEAMSIDE_")}
-    return {**inherited, "STATE_DIRECTORY": str(scratch / "state"), "RUNTIME_DIRECTORY": str(scratch)}
+    own = {"STATE_DIRECTORY": str(scratch / "state"), "RUNTIME_DIRECTORY": str(scratch)}
+    return {**inherited, **own, "BEAMSIDE_DEPTH__PUBLISH": "true"}
 
 
 def _stop(agent: "subprocess.Popen[bytes]") -> None:
@@ -135,14 +144,55 @@ def _run(controller: "Controller", settings: "MicroscopeSettings", board: Board,
     return episode
 
 
-def _picture(done: "list[Episode]", folder: Path) -> None:
-    """Track, score, first and last frame of the longest way, and the ends of all."""
-    from agent.commands.picture import draw
+def _inspect(controller: "Controller", fields: int, *, seed: int, board: Board, live: Live) -> "list[InspectedField]":
+    """The inspection episode, shown while it runs."""
+    if not fields:
+        return []
+    from calibration.twin.inspecting import plan_fields, run_inspection
 
+    def seen(inspected: "InspectedField") -> None:
+        board.field(inspected)
+        live.update(board.table())
+
+    return run_inspection(controller, plan_fields(fields, seed=seed), on_field=seen)
+
+
+def _account(
+    controller: "Controller",
+    done: "list[Episode]",
+    *,
+    inspected: "list[InspectedField]",
+    snr: float,
+    alpha_error: float,
+) -> "Account":
+    """What the report is made of, taken while the agent lives: its next status counts every frame."""
+    from agent.commands.report_facts import machine
+    from agent.commands.report_page import Account
+
+    before = controller.heard
+    controller.listen(lambda: controller.heard is not before, STATUS_S)
+    return Account(
+        episodes=done,
+        fields=inspected,
+        certificate=controller.scope.certificate(alpha_error=alpha_error),
+        made=datetime.now(UTC),
+        machine=machine(),
+        status=controller.heard,
+        snr=snr,
+        alpha_error=alpha_error,
+    )
+
+
+def _report(account: "Account", folder: Path) -> None:
+    """One picture of the focus episodes, and one page for people on all of it."""
+    from agent.commands.picture import draw
+    from agent.commands.report_page import write
+
+    picture, page = folder / "demo.png", folder / "demo.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "demo.png"
-        draw(done, path)
+        draw(account.episodes, picture)
+        write(account, page)
     except OSError as error:
-        raise BeamsideError(f"cannot write the picture to {folder}: {error.strerror}") from error
-    print(f"picture: {path}", file=sys.stderr)
+        raise BeamsideError(f"cannot write the report to {folder}: {error.strerror}") from error
+    print(f"picture: {picture}\nreport: {page}", file=sys.stderr)

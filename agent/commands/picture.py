@@ -249,7 +249,7 @@ def _frames(page: Canvas, episode: "Episode") -> None:
             page.text((x + FRAME_PX / 2, 196 + FRAME_PX / 2), "no frame", size=17, colour=SOFT, align="middle")
             continue
         page.text((x, 176), _where(episode.track[index].true_defocus_m, episode), size=16, colour=SOFT)
-        grey, magnified = _cut(pixels)
+        grey, magnified = cut(pixels)
         page.picture((x + (FRAME_PX - grey.shape[1]) // 2, 196 + (FRAME_PX - grey.shape[0]) // 2), grey)
         _scale_bar(page, (x + 14, 196 + FRAME_PX - 14), episode.pixel_size_m, magnified)
 
@@ -260,7 +260,7 @@ def _where(defocus_m: float, episode: "Episode") -> str:
     return f"in focus, {words[8:]}" if abs(defocus_m) <= episode.half_depth_of_focus_m else words
 
 
-def _cut(pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
+def cut(pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
     """The middle of a frame, one to one so that sharpness shows; small frames enlarged by a whole number."""
     height, width = pixels.shape
     down, right = max((height - FRAME_PX) // 2, 0), max((width - FRAME_PX) // 2, 0)

@@ -112,18 +112,33 @@ class Controller:
         begun_s, begun_ns = self._clock(), self.scope.now_ns
         end_ns = self.scope.begin()
         if not self.lockstep:
-            self._listen_until(begun_s, begun_ns, end_ns)
+            self._let_pass(begun_s, begun_ns, end_ns)
         pixels, optics = self.scope.frame()
-        taken = Taken(self.number, pixels, optics, self.scope.defocus_m)
-        self.number += 1
-        for message in self.stream(taken.number, array1.encode(taken.number, pixels, optics)):
-            self.link.publish(message)
+        taken = Taken(self.publish(pixels, optics), pixels, optics, self.scope.defocus_m)
         self._listen(0.0)
         if self.lockstep:
             self._wait_for_word(taken.number)
         return taken
 
-    def _listen_until(self, begun_s: float, begun_ns: int, end_ns: int) -> None:
+    def publish(self, pixels: NDArray[Any], optics: Optics) -> int:
+        """One frame onto the wire, under the next number; which it was."""
+        number = self.number
+        self.number += 1
+        for message in self.stream(number, array1.encode(number, pixels, optics)):
+            self.link.publish(message)
+        return number
+
+    def listen(self, until: Callable[[], bool], timeout_s: float) -> bool:
+        """Hear the agent, and keep the lease, until something is so; False when the time was over first."""
+        deadline = self._clock() + timeout_s
+        self._listen(0.0)
+        while not until():
+            if self._clock() >= deadline:
+                return False
+            self._listen(STEP_S)
+        return True
+
+    def _let_pass(self, begun_s: float, begun_ns: int, end_ns: int) -> None:
         """Let the scan's time pass, really and virtually."""
         end_s = begun_s + (end_ns - begun_ns) / 1e9 / self.speed
         while (left := end_s - self._clock()) > 0:

@@ -13,6 +13,7 @@ from agent.wire.sockets import attach, prepare
 
 HIGH_WATER_MARK = 200
 LINGER_MS = 200
+ARRAY = "array"  # not a name of the wire's: no field is hidden by it
 
 Message = dict[str, Any]
 Part = bytes | memoryview
@@ -62,7 +63,7 @@ class Link:
         return ready
 
     def advice(self) -> list[Message]:
-        """Everything that waits on the advice socket, in order."""
+        """Everything that waits on the advice socket, in order. A third part (a map) comes as bytes under ARRAY."""
         return _decoded(_waiting(self._advice), part=1)
 
     def replies(self) -> list[Message]:
@@ -99,5 +100,5 @@ def _decoded(messages: list[list[bytes]], *, part: int) -> list[Message]:
         except (msgspec.DecodeError, IndexError):
             continue
         if isinstance(told, dict):
-            decoded.append(told)
+            decoded.append({**told, ARRAY: parts[2]} if part == 1 and len(parts) > 2 else told)
     return decoded

@@ -1,5 +1,6 @@
 """The demo's picture and table: something to look at whatever became of the episodes."""
 
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -15,6 +16,8 @@ from agent.commands.board import SHOWN, Board
 from agent.commands.canvas import length, number, ticks
 from agent.commands.picture import HEIGHT, WIDTH, draw, most_instructive
 from calibration.twin.episode import Episode, Point
+from calibration.twin.inspecting import Find, InspectedField, Word, match
+from calibration.twin.inspection import InspectedFrame, TrueDefect
 from calibration.twin.instrument import MicroscopeSettings
 
 H_M = 1.03e-6
@@ -121,8 +124,8 @@ def test_numbers_carry_the_decimals_of_their_step() -> None:
     assert number(2.0, 2.0) == "2"
 
 
-def shown(board: Board) -> str:
-    console = Console(width=120, record=True, file=StringIO())
+def shown(board: Board, width: int = 120) -> str:
+    console = Console(width=width, record=True, file=StringIO())
     console.print(board.table())
     return console.export_text()
 
@@ -137,6 +140,45 @@ def test_the_table_follows_an_episode_while_it_runs() -> None:
     assert "correcting" in words and "+11.00" in words and "8.0" in words
     board.end(episode())
     assert "converged" in shown(board) and "1 of 2 done, 1 in focus" in shown(board)
+
+
+def inspected(end: str = "inspected", reason: str = "") -> InspectedField:
+    truth = (
+        TrueDefect("pit", (4.0, 4.0, 12.0, 12.0), -2e-8, 4.0),
+        TrueDefect("break", (40.0, 4.0, 50.0, 9.0), 0.0, 4.0),
+    )
+    found = (Find("pit", (4.0, 4.0, 12.0, 12.0), 0.9, None), Find("pit", (20.0, 40.0, 30.0, 50.0), 0.4, None))
+    heights = np.zeros((64, 64), np.float32)
+    shown = InspectedFrame("line-space", PIXELS[:64, :64], 2e-9, 40.0, 800.0, heights, truth)
+    word = Word(end, reason, found, took_s={"defects": 0.2, "depth": 0.05}) if end == "inspected" else Word(end, reason)
+    return InspectedField(6, shown, word, match(truth, word.found))
+
+
+def test_the_fields_have_a_table_of_their_own_once_the_episodes_are_over() -> None:
+    board = Board(1, fields=2)
+    assert "defects" not in shown(board)
+    board.end(episode())
+    assert "Looking for defects" in shown(board) and "fresh fields" in shown(board)
+    board.field(inspected())
+    words = shown(board)
+    assert "1 of 2 inspected, 1 of 2 defects found, 1 false alarm" in words
+    assert re.search(r"6 +line-space +2 +1 +1 +1 +1 +0\.25 +inspected", words)
+
+
+def test_a_field_that_failed_is_a_line_with_its_reason() -> None:
+    board = Board(0, fields=1)
+    board.field(inspected("failed", "no word within 15 s"))
+    assert "failed: no word within 15 s" in shown(board)
+
+
+def test_both_tables_fit_an_ordinary_terminal() -> None:
+    board = Board(20, fields=20)
+    for _ in range(20):
+        board.end(episode())
+        board.field(inspected())
+    lines = shown(board, width=80).rstrip().splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert any(line.rstrip().endswith("inspected") for line in lines)
 
 
 def test_the_table_keeps_to_a_terminals_height_and_names_reasons() -> None:
