@@ -5,9 +5,10 @@ from numpy.typing import NDArray
 
 from engines.load import Loaded
 from engines.readings import DepthMap
-from engines.scene import Levels, Scene, check_shape, condition, levels_of
+from engines.scene import Levels, Scene, check_shape, condition, levels_of, within
 
 TASK = "depth"
+TRAINED_PIXEL_M = (0.8e-9, 100e-9)  # a pixel beyond it is told as its end: shapes are the same, edges no longer matter
 
 
 class Depth:
@@ -27,6 +28,7 @@ class Depth:
         check_shape(image)
         if scene.pixel_size_m is None:
             return None
-        out = self._engine.run(image, condition(levels or levels_of(image), scene))
+        told = condition(levels or levels_of(image), within(scene, TRAINED_PIXEL_M))
+        out = self._engine.run(image, told)
         metres = np.float32(scene.pixel_size_m)
         return DepthMap(height_m=out["height_px"][0, 0] * metres, scale_m=out["scale_px"][0, 0] * metres)

@@ -5,7 +5,7 @@ read exactly as the same place of the whole.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -49,6 +49,13 @@ def condition(levels: Levels, scene: Scene) -> NDArray[np.float32]:
         *_known(scene.accelerating_voltage_v, NEUTRAL_VOLTAGE_V),
     )
     return np.array([levels.mean / 255.0, max(levels.spread, LEAST_SPREAD) / 255.0, *facts], np.float32)
+
+
+def within(scene: Scene, pixel_range_m: tuple[float, float]) -> Scene:
+    """The scene with its pixel size moved to the nearer end of what a network was trained on."""
+    if scene.pixel_size_m is None:
+        return scene
+    return replace(scene, pixel_size_m=min(max(scene.pixel_size_m, pixel_range_m[0]), pixel_range_m[1]))
 
 
 def check_shape(image: NDArray[np.uint8]) -> None:
