@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.train.chunks import Arrays, gather, joined
-from calibration.train.develop import develop, draw_look, draw_material, draw_pixel_m
+from calibration.train.develop import CENTRED, develop, draw_look, draw_material, draw_pixel_m
 from calibration.twin.emission import sky_view
 from calibration.twin.relief import RELIEFS
 from calibration.twin.roughness import field
@@ -78,7 +78,7 @@ def _row(
     kind: str,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    look = draw_look(rng, pixel_size_m=pixel_size_m)
+    look = draw_look(rng, pixel_size_m=pixel_size_m, shading=CENTRED)
     material = draw_material(height_m, rng)
     shown = develop(height_m, look, pixel_size_m=pixel_size_m, sky=sky, material=material, rng=rng)
     scene = replace(shown.scene, pixel_size_m=pixel_size_m)  # without it nothing is read
