@@ -1,0 +1,136 @@
+"""Trains the defect model on the virtual microscope: a plan in, a measured model package out.
+
+Pictures, and a checkpoint after each epoch, are kept in the work folder until the package is whole, so that a training
+that was stopped goes on where it was.
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from calibration.train import defects_data as data
+from calibration.train import defects_describe as describe
+from calibration.train import export
+from calibration.train.defects_data import Fields, Recipe
+from calibration.train.defects_figures import (
+    RATES,
+    by_class,
+    by_contrast,
+    figures,
+    finds,
+    self_reference,
+    threshold,
+)
+from calibration.train.defects_learn import Plan, train
+from calibration.train.defects_outside import outside
+from calibration.train.learn import Progress
+from engines import manifest
+from engines.defects import TASK, THRESHOLD, WORKING_POINT, DefectFinder
+from engines.load import load
+from engines.scene import CONDITION
+
+PICTURES_PER_MINUTE = 150  # of the whole training: a fifth of it draws them, the rest learns from them
+EPOCHS, COARSE_EPOCHS = 22, 15
+FEWEST = 160
+HELD_OUT = 800
+CLEAN_FACTOR = 2  # clean pictures for each picture with defects: a rare event needs many
+PATTERNED = ("lines", "contacts")  # what is inspected, and so what is scored
+
+Metrics = dict[str, dict[str, float]]
+
+
+def plan_for(minutes: float, *, seed: int) -> Plan:
+    """A plan that two cores finish in about `minutes`."""
+    pictures = max(int(PICTURES_PER_MINUTE * minutes), FEWEST)
+    return Plan(
+        seed=seed,
+        pictures=pictures,
+        held_out=min(max(pictures // 8, FEWEST), HELD_OUT),
+        epochs=EPOCHS,
+        coarse_epochs=COARSE_EPOCHS,
+        short=bool(torch.cpu.get_capabilities().get("avx512_bf16", False)),
+    )
+
+
+def run(
+    plan: Plan, *, out: Path, command: str, progress: Progress, outside_data: Path | None = None
+) -> manifest.Manifest:
+    """Draw, train, export, set the threshold, measure. The package is out/defects when this returns.
+
+    outside_data: a folder with pictures of other makers, for the table only.
+    """
+    work, package = out / f"{TASK}.work", out / TASK
+    training = _pictures("pictures", plan.pictures, Recipe(plan.seed), work=work, progress=progress)
+    network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress)
+    model = package / manifest.MODEL_FILE
+    export.to_onnx(network, model, condition=CONDITION, outputs=describe.OUTPUT_NAMES)
+    record = describe.training_of(
+        command=command,
+        seed=plan.seed,
+        samples=len(training),
+        steps=plan.steps(len(training)),
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
+    metrics = measure(model.read_bytes(), plan, work=work, progress=progress)
+    manifest.write(package, describe.manifest_of(package, training=record, metrics=metrics))
+    if outside_data is not None:
+        finder = DefectFinder(load(TASK, models=out, backend="onnxruntime"))
+        metrics |= outside(finder, outside_data / "montecarlo")
+        manifest.write(package, describe.manifest_of(package, training=record, metrics=metrics))
+    shutil.rmtree(work)
+    return manifest.read(package)[0]
+
+
+def measure(model: bytes, plan: Plan, *, work: Path, progress: Progress) -> Metrics:
+    """The table of the manifest. The threshold comes from clean pictures that no row is measured on."""
+    sets = held_out_sets(plan)
+    drawn = {
+        name: _pictures(name.replace("_", " "), count, recipe, work=work, progress=progress)
+        for name, (count, recipe) in sets.items()
+    }
+    found = {name: finds(model, fields) for name, fields in drawn.items()}
+    clean = drawn["clean_tuning"]
+    thresholds = {end: threshold(found["clean_tuning"], pixels=clean.image.size, rate=r) for end, r in RATES.items()}
+    unseen = figures(drawn["clean"], found["clean"], thresholds)
+    rows: Metrics = {
+        WORKING_POINT: {THRESHOLD + end: value for end, value in thresholds.items()}
+        | {f"false_alarms_per_frame{end}": unseen[f"false_alarms_per_frame{end}"] for end in RATES}
+        | {"clean_frames": unseen["frames"]}
+    }
+    for name in ("held_out", "unseen_pitch", "half_dose"):
+        rows[name] = figures(drawn[name], found[name], thresholds)
+    rows["held_out_capture_by_class"] = by_class(drawn["held_out"], found["held_out"], thresholds[""])
+    rows["held_out_capture_by_contrast"] = by_contrast(drawn["held_out"], found["held_out"], thresholds[""])
+    rows["baseline_self_reference"] = baseline(drawn)
+    return rows
+
+
+def held_out_sets(plan: Plan) -> dict[str, tuple[int, Recipe]]:
+    """Name -> how many pictures of what; no specimen of one is in another or was trained on."""
+    few, many = plan.held_out, CLEAN_FACTOR * plan.held_out
+    layouts = Recipe(plan.seed + data.HELD_OUT, kinds=PATTERNED, clean=0.0)
+    return {
+        "clean_tuning": (many, Recipe(plan.seed + data.TUNING, kinds=PATTERNED, clean=1.0)),
+        "clean": (many, replace(layouts, clean=1.0)),
+        "held_out": (few, layouts),
+        "unseen_pitch": (few // 2, replace(layouts, seed=plan.seed + data.SHIFTED, stretch=1.5)),
+        "half_dose": (few // 2, replace(layouts, seed=plan.seed + data.SHIFTED, dose=0.5)),
+    }
+
+
+def baseline(drawn: dict[str, Fields]) -> dict[str, float]:
+    """The difference to a self-reference at the same false alarms, from the same clean pictures."""
+    clean = drawn["clean_tuning"]
+    quiet = self_reference(clean)
+    thresholds = {end: threshold(quiet, pixels=clean.image.size, rate=rate) for end, rate in RATES.items()}
+    row = figures(drawn["held_out"], self_reference(drawn["held_out"]), thresholds)
+    return {name: value for name, value in row.items() if name not in ("class_accuracy", "box_iou_median")}
+
+
+def _pictures(stage: str, count: int, recipe: Recipe, *, work: Path, progress: Progress) -> Fields:
+    def tell(done: int) -> None:
+        progress(stage, done, count)
+
+    return data.generate(count, recipe, folder=work, progress=tell)

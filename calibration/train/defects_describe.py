@@ -1,0 +1,118 @@
+"""What the defect package says of itself: inputs, outputs, units, and the definitions of its labels in words."""
+
+import datetime
+from pathlib import Path
+
+from calibration.networks.defects import BEST
+from calibration.train import defects_data as data
+from calibration.train.develop import ELECTRONS, PIXEL_M, VOLTAGE_V
+from calibration.train.export import OPSET
+from calibration.twin.contrast import SMALLEST_PX, VISIBLE
+from calibration.twin.defects import OWN_ROUGHNESS, TELLS_M, TELLS_YIELD
+from engines.defects import CLASSES, TASK
+from engines.manifest import MODEL_FILE, Manifest, Tensor, Training, digest
+from engines.scene import CONDITION, NEUTRAL_ELECTRONS, NEUTRAL_PIXEL_M, NEUTRAL_VOLTAGE_V
+
+VERSION = "1"
+INPUTS = (
+    Tensor(
+        name="image",
+        dtype="uint8",
+        shape=(1, 1, "height", "width"),
+        unit="grey level",
+        meaning="the frame without its databar; height and width are multiples of 32, 64 at least",
+    ),
+    Tensor(
+        name="condition",
+        dtype="float32",
+        shape=(1, CONDITION),
+        unit="1",
+        meaning=(
+            "mean / 255 and standard deviation / 255 of the whole picture; then, each with a 1 behind it or two zeros "
+            f"where unknown: log10(pixel size / {NEUTRAL_PIXEL_M * 1e9:g} nm), log10(primary electrons a pixel / "
+            f"{NEUTRAL_ELECTRONS:g}), log10(accelerating voltage / {NEUTRAL_VOLTAGE_V:g} V)"
+        ),
+    ),
+)
+OUTPUTS = (
+    Tensor(
+        name="confidence",
+        dtype="float32",
+        shape=(1, BEST),
+        unit="1",
+        meaning="falling; that a defect of any class is centred here",
+    ),
+    Tensor(
+        name="class_index",
+        dtype="int32",
+        shape=(1, BEST),
+        unit="1",
+        meaning="the likeliest class: " + ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES)),
+    ),
+    Tensor(
+        name="box_px",
+        dtype="float32",
+        shape=(1, BEST, 4),
+        unit="px",
+        meaning="x0, y0, x1, y1 from the outer corner of the first pixel, x right, y down; not clipped to the picture",
+    ),
+)
+OUTPUT_NAMES = tuple(tensor.name for tensor in OUTPUTS)
+
+LABELS = {
+    "box_px": (
+        f"every pixel whose height differs by more than {TELLS_M * 1e9:g} nm, or its material's yield by more than "
+        f"{TELLS_YIELD:.0%}, from the same specimen without the defect"
+    ),
+    "class_index": (
+        "bridge: a space filled to 82 % of the line's height or more; microbridge: a thread of 20 to 80 %; "
+        "break: a gap in a line; necking: a line thinner by 20 to 65 %; collapse: two lines leaning together; "
+        "pit: a bowl; particle: a dome; residue: a ragged film of a few nm or a stain; scratch: a long groove; "
+        "void: a dark soft patch without a step; missing_contact: no hole; closed_contact: a hole filled to "
+        "40 to 97 %, or shrunk to 30 to 75 % of its width; merged_contact: two holes joined; "
+        "other: a bulge of a line that touches nothing, a hole too wide"
+    ),
+    "confidence": (
+        f"asked for where the matched filter, which knows the defect and the clean field, has a signal to noise of "
+        f"{VISIBLE:g}, where {SMALLEST_PX} pixels differ, and, for a width, where the change passes {OWN_ROUGHNESS:g} "
+        "sigma of the lines' own roughness; below that neither asked for nor forbidden"
+    ),
+}
+DATA = (
+    "beamside's virtual microscope alone, no recorded image: "
+    + ", ".join(f"{kind} {share:.0%}" for kind, share in data.SHARES.items())
+    + f"; {data.CLEAN_SHARE:.0%} of the layouts without a defect, 1 to 5 in the others; pitch 14..72 px, "
+    f"{PIXEL_M[0] * 1e9:g}..{PIXEL_M[1] * 1e9:g} nm pixels, {VOLTAGE_V[0]:g}..{VOLTAGE_V[1]:g} V, "
+    f"{ELECTRONS[0]:g}..{ELECTRONS[1]:g} primaries a pixel; edge roughness, grain, patchy yield, streaks, drift tears, "
+    "charging, line jitter, line noise, shading, amplifier lag, gain, offset, clip, percentile stretch"
+)
+
+
+def manifest_of(package: Path, *, training: Training, metrics: dict[str, dict[str, float]]) -> Manifest:
+    """The manifest of the model.onnx that stands in the package."""
+    return Manifest(
+        format=1,
+        name=TASK,
+        task=TASK,
+        version=VERSION,
+        sha256=digest((package / MODEL_FILE).read_bytes()),
+        opset=OPSET,
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        training=training,
+        metrics=metrics,
+    )
+
+
+def training_of(*, command: str, seed: int, samples: int, steps: int, parameters: int) -> Training:
+    """The record of a training that ends now."""
+    return Training(
+        data=DATA,
+        labels=LABELS,
+        seed=seed,
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        samples=samples,
+        steps=steps,
+        parameters=parameters,
+    )
