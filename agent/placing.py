@@ -16,6 +16,10 @@ CENTRAL = 0.5  # of a box's sides: its outer part shows the flanks and what lies
 RING = 0.5  # of a box's larger side: the width of the surroundings a height is told from
 RING_PX = (4.0, 32.0)  # ... within these: enough pixels for a median, and still the neighbourhood
 LEAST_SHARE = 0.25  # of the ring inside the picture: less of it says nothing of the surroundings
+FILLS = ("bridge", "microbridge", "missing_contact", "closed_contact")  # a gap, whose floor is seen beside it
+FLOOR, NEIGHBOURHOOD = 5.0, 2.5  # percentile of what lies within so many sides of the box: the next gap or hole
+LACKS = ("break", "necking", "merged_contact")  # material that stands around
+TOPS = 85.0  # percentile of the ring: where a sixth of it is material, that is the top
 LEVEL_RAD = 0.02  # a tilt below it shortens the picture by 2e-4; above it a pixel is no longer a length on the stage
 
 Heights = NDArray[np.float32]  # (h, w) metres
@@ -42,14 +46,18 @@ def placed(found: FoundDefect, height_m: Heights | None, frame: Frame) -> Defect
         path=("defect", found.name),
         box_px=found.box_px,
         confidence=found.confidence,
-        height_m=None if height_m is None else height_above_surroundings(found.box_px, height_m),
+        height_m=None if height_m is None else height_above_surroundings(found.box_px, height_m, found.name),
         stage_x_m=x_m,
         stage_y_m=y_m,
     )
 
 
-def height_above_surroundings(box_px: Box, height_m: Heights) -> float | None:
-    """Median height in the middle of the box minus that of a ring around it; None where the picture cuts the ring."""
+def height_above_surroundings(box_px: Box, height_m: Heights, name: str = "") -> float | None:
+    """Median height in the middle of the box above that of a ring around it; None where the picture cuts the ring.
+
+    On a pattern the ring shows tops and floors: a class that fills a gap is told above the floor of the gaps around,
+    one that lacks material below the tops; any other against the median.
+    """
     x0, y0, x1, y1 = box_px
     width = min(max(RING * max(x1 - x0, y1 - y0), RING_PX[0]), RING_PX[1])
     outer = _grown(box_px, width)
@@ -62,7 +70,10 @@ def height_above_surroundings(box_px: Box, height_m: Heights) -> float | None:
         return None
     margin_x, margin_y = (x1 - x0) * (1.0 - CENTRAL) / 2.0, (y1 - y0) * (1.0 - CENTRAL) / 2.0
     middle = height_m[_cut((x0 + margin_x, y0 + margin_y, x1 - margin_x, y1 - margin_y), height_m.shape)]
-    return float(np.median(middle) - np.median(ring))
+    if name in FILLS:
+        wide = height_m[_cut(_grown(box_px, NEIGHBOURHOOD * max(x1 - x0, y1 - y0)), height_m.shape)]
+        return float(np.median(middle) - np.percentile(wide, FLOOR))
+    return float(np.median(middle) - np.percentile(ring, TOPS if name in LACKS else 50.0))
 
 
 def stage_position(box_px: Box, frame: Frame) -> tuple[float, float] | None:

@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.built import lacks
 from engines.errors import PackageError
 from engines.load import Loaded
 from engines.readings import Defects, FoundDefect
-from engines.scene import Levels, Scene, check_shape, condition, levels_of
+from engines.scene import Levels, Scene, check_shape, condition, levels_of, within
 
 TASK = "defects"
 CLASSES = (  # the channels of the heat map, in their order
@@ -26,6 +27,7 @@ CLASSES = (  # the channels of the heat map, in their order
     "void",
     "other",
 )
+TRAINED_PIXEL_M = (0.8e-9, 8e-9)  # a pixel beyond it is told as its end
 WORKING_POINT = "working_point"  # row of the manifest's metrics
 THRESHOLD = "threshold"  # its figure: the confidence that clean frames exceed 0.1 times a frame
 SMALLEST_PX = 64
@@ -45,6 +47,10 @@ class DefectFinder:
         except KeyError:
             raise PackageError(f"{self.name}: the manifest has no {WORKING_POINT}.{THRESHOLD}") from None
 
+    def lacks(self, shape: tuple[int, ...]) -> bool:
+        """Would a picture of this shape be read by a slower backend, for want of an engine?"""
+        return lacks(self._engine, (shape[0], shape[1]))
+
     def read(
         self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None, *, threshold: float | None = None
     ) -> Defects:
@@ -53,7 +59,7 @@ class DefectFinder:
         levels: those of the whole picture, where `image` is a tile of it. threshold: another than the package's own.
         """
         check_shape(image)
-        out = self._engine.run(_enlarged(image), condition(levels or levels_of(image), scene))
+        out = self._engine.run(_enlarged(image), condition(levels or levels_of(image), within(scene, TRAINED_PIXEL_M)))
         least = self.threshold if threshold is None else threshold
         return defects_of(out["confidence"][0], out["class_index"][0], out["box_px"][0], least, image.shape)
 

@@ -273,7 +273,7 @@ def _clipped(found: FoundDefect, shape: tuple[int, int]) -> FoundDefect | None:
 def _height(found: FoundDefect, depth: DepthMap, tile: Tile) -> float | None:
     x, y = tile.columns.start, tile.rows.start
     x0, y0, x1, y1 = found.box_px
-    return height_above_surroundings((x0 - x, y0 - y, x1 - x, y1 - y), depth.height_m)
+    return height_above_surroundings((x0 - x, y0 - y, x1 - x, y1 - y), depth.height_m, found.name)
 
 
 def _draw_heights(view: View, relief: Relief, path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.train.develop import Look, develop, draw_look
+from calibration.train.develop import CENTRED, Look, develop, draw_look
 from calibration.twin import sketch
 from calibration.twin.contrast import Surface, contrast, visible, window
 from calibration.twin.defects import Placed, plain, roughened, scatter
@@ -69,7 +69,7 @@ def inspected_frame(pattern: str, shape: tuple[int, int], *, seed: int, defects:
 
 def inspection_look(rng: np.random.Generator, *, pixel_size_m: float) -> Look:
     """Any material and detector, in focus, at a dose and a voltage that somebody would inspect with."""
-    look = draw_look(rng, pixel_size_m=pixel_size_m)
+    look = draw_look(rng, pixel_size_m=pixel_size_m, shading=CENTRED)
     sharp = float(rng.uniform(0.3, 1.0))
     dose, voltage = _log_uniform(ELECTRONS, rng), _log_uniform(VOLTAGE_V, rng)
     return replace(look, electrons_per_pixel=dose, voltage_v=voltage, probe_px=(sharp, sharp))

@@ -120,3 +120,18 @@ def test_boxes_are_cut_to_the_picture_and_mirror_images_in_the_padding_left_out(
     found = tuple(FoundDefect("pit", 0.5, at(x, y, 20)) for x, y in ((50, 50), (295, 195), (305, 50), (50, 210)))
     told = within(found, SHAPE)
     assert [each.box_px for each in told] == [(40, 40, 60, 60), (285, 185, 300, 200)]
+
+
+@pytest.mark.parametrize(
+    ("name", "middle_nm", "told_nm"),
+    [("microbridge", 20, 20), ("bridge", 45, 45), ("break", 5, -40), ("merged_contact", 0, -45)],
+)
+def test_on_a_pattern_what_fills_a_gap_counts_from_its_floor_and_what_lacks_from_the_top(
+    name: str, middle_nm: float, told_nm: float
+) -> None:
+    lines = np.where(np.arange(200) % 40 < 22, 45e-9, 0.0).astype(np.float32)  # tops are the wider part
+    heights = np.tile(lines, (150, 1))
+    heights[70:86, 80:104] = middle_nm * 1e-9
+    assert height_above_surroundings((80.0, 70.0, 104.0, 86.0), heights, name) == pytest.approx(
+        told_nm * 1e-9, abs=1e-12
+    )
