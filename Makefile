@@ -11,9 +11,10 @@ PIP_FLAGS := -q --disable-pip-version-check -c constraints.txt
 	$(RUN)/python -m pip install $(PIP_FLAGS) -e .
 	touch $@
 
+# TensorRT-RTX builds engines without a GPU: the tests really build the shipped models.
 .venv/dev/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv/dev
-	$(DEV)/python -m pip install $(PIP_FLAGS) -e '.[test]'
+	$(DEV)/python -m pip install $(PIP_FLAGS) -e '.[test,tensorrt-rtx]'
 	touch $@
 
 demo: .venv/run/.stamp

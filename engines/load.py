@@ -1,37 +1,29 @@
 """The only place that chooses a backend: a package's folder in, an engine that answers and one line of why out.
 
-Order: tensorrt > tensorrt_rtx > onnxruntime_cuda > onnxruntime. `auto` counts a backend only where a device answers;
-a backend asked for by name is that one or an error, never another.
+Order: tensorrt > tensorrt_rtx > onnxruntime_cuda > onnxruntime. `auto` counts a backend only where a device answers
+and, for the first two, an engine of this very model was built and passed the parity gate; a backend asked for by name
+is that one or an error, never another.
 """
 
-import ctypes
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
-from engines.errors import BackendMissingError, PackageError
-from engines.manifest import Manifest, read
+from engines import admit
+from engines.built import Built, Engine, NotBuiltError, Package
+from engines.built import start as start_built
+from engines.cuda import Device, probe
+from engines.errors import BackendMissingError, CudaError, PackageError
+from engines.manifest import Manifest, read, read_twin
 from engines.onnx import OnnxEngine
 
 MODELS = Path(__file__).parent / "models"  # the packages that came with beamside
 BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime_cuda", "onnxruntime")  # the best first
-
-
-class Engine(Protocol):
-    """What every backend offers."""
-
-    backend: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    def run(self, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> dict[str, NDArray[Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -43,23 +35,70 @@ class Loaded:
     reason: str  # which backend and why, one line
 
 
-def load(task: str, *, models: Path | None = None, backend: str = "auto", threads: int = 2) -> Loaded:
-    """Check the package of `task` and start it. Raises PackageError, BackendMissingError."""
+@dataclass(frozen=True)
+class _Job:
+    """What a backend needs to start."""
+
+    package: Path
+    manifest: Manifest
+    model: bytes
+    threads: int
+    built: Built | None
+
+
+def load(
+    task: str, *, models: Path | None = None, backend: str = "auto", threads: int = 2, built: Built | None = None
+) -> Loaded:
+    """Check the package of `task` and start it; `built` is the same for all models of a process.
+
+    Raises PackageError, BackendMissingError.
+    """
     package = (models or MODELS) / task
-    chosen, reason = choose(backend)
+    choose(backend)
     manifest, model = read(package)
     if manifest.task != task:
         raise PackageError(f"{package}: the manifest is for task {manifest.task!r}, not {task!r}")
+    job = _Job(package, manifest, model, threads, built)
     try:
-        engine = START[chosen](model, threads)
+        engine, reason = _first_that_starts(job) if backend == "auto" else _that_one(job, backend)
     except PackageError as error:
         raise PackageError(f"{package}: {error}") from error
     _check_names(package, manifest, engine)
     return Loaded(engine, manifest, reason)
 
 
+def _first_that_starts(job: _Job) -> tuple[Engine, str]:
+    passed: list[str] = []
+    for name in BACKENDS:
+        missing = why_not(name)
+        if missing is None:
+            try:
+                engine, which = START[name](job)
+            except (NotBuiltError, BackendMissingError, CudaError) as error:
+                missing = str(error)
+            else:
+                return engine, f"{name}: {which}the best that answers here ({'; '.join(passed)})"
+        passed.append(f"{name}: {missing}")
+    raise BackendMissingError(f"no backend can serve: {'; '.join(passed)}")
+
+
+def _that_one(job: _Job, name: str) -> tuple[Engine, str]:
+    try:
+        engine, which = START[name](job)
+    except (NotBuiltError, CudaError) as error:
+        raise BackendMissingError(f"{_asked(name)} {job.manifest.label} cannot run on it: {error}") from error
+    return engine, f"{name}: {which}asked for by name"
+
+
+def _asked(name: str) -> str:
+    return f"backend {name} was asked for, but"
+
+
+# --- what this machine has ---
+
+
 def choose(backend: str = "auto") -> tuple[str, str]:
-    """The backend that serves here and one line of why. Raises BackendMissingError."""
+    """The best backend that this machine has, whatever was built, and one line of why. Raises BackendMissingError."""
     if backend == "auto":
         return _best()
     if backend not in BACKENDS:
@@ -67,7 +106,7 @@ def choose(backend: str = "auto") -> tuple[str, str]:
     missing = why_not(backend)
     if missing:
         raise BackendMissingError(
-            f"backend {backend} was asked for, but {missing}; install what is missing, or set engines.backend = 'auto'"
+            f"{_asked(backend)} {missing}; install what is missing, or set engines.backend = 'auto'"
         )
     return backend, f"{backend}: asked for by name"
 
@@ -89,33 +128,88 @@ def why_not(backend: str) -> str | None:
     if backend == "onnxruntime_cuda":
         missing = None if "CUDAExecutionProvider" in ort.get_available_providers() else "onnxruntime has no CUDA here"
     else:
-        missing = None if find_spec(backend) else f"the package {backend} is not installed"
-    missing = missing or _no_device()
-    return missing or (None if backend in START else "this version of beamside cannot drive it yet")
+        needed = {backend: backend, "cuda": "cuda-python"}  # import name -> package
+        missing = next((f"the package {needed[name]} is not installed" for name in needed if not _has(name)), None)
+    return missing or _no_device()
+
+
+def _has(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # a half removed package
+        return False
+
+
+def _no_device() -> str | None:
+    found = device()
+    return found if isinstance(found, str) else None
 
 
 @lru_cache(maxsize=1)
-def _no_device() -> str | None:
-    """None where an NVIDIA device answers. The driver's own library, so that a missing one is an answer too."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "there is no NVIDIA driver"
-    status = driver.cuInit(0)
-    if status != 0:
-        return f"the NVIDIA driver answers error {status}"
-    count = ctypes.c_int(0)
-    status = driver.cuDeviceGetCount(ctypes.byref(count))
-    if status != 0 or count.value == 0:
-        return f"the NVIDIA driver finds no device (status {status})"
-    return None
+def device() -> Device | str:
+    """The device that engines are built for and run on, or why there is none; asked once a process."""
+    return probe()
 
 
-def _start_onnx(model: bytes, threads: int) -> Engine:
-    return OnnxEngine(model, threads=threads)
+# --- starting each ---
 
 
-START: dict[str, Callable[[bytes, int], Engine]] = {"onnxruntime": _start_onnx}
+def _start_onnx(job: _Job) -> tuple[Engine, str]:
+    return _session(job, admit.on_cpu(job.built.cache.folder) if job.built else None)
+
+
+def _start_onnx_cuda(job: _Job) -> tuple[Engine, str]:
+    found = device()
+    if isinstance(found, str):
+        raise BackendMissingError(found)
+    if job.built is None:
+        return OnnxEngine(job.model, threads=job.threads, cuda=True), ""
+    return _session(job, admit.on_cuda(job.built.cache.folder, f"{found.name} {found.driver}"))
+
+
+def _session(job: _Job, here: admit.Here | None) -> tuple[Engine, str]:
+    """The twin in fewer bits where the gate passed it on this machine, else float32."""
+    chosen = admit.admitted(job.package, job.manifest, job.model, here)
+    cuda = here is not None and here.backend == admit.CUDA
+    engine = OnnxEngine(chosen.model, threads=job.threads, cuda=cuda, precision=chosen.precision)
+    return engine, "" if here is None else f"{chosen.precision}, {chosen.why}; "
+
+
+def _other(job: _Job) -> Engine:
+    """For the shapes that no engine was built for."""
+    if why_not(admit.CUDA) is None:
+        with contextlib.suppress(BackendMissingError):
+            return _start_onnx_cuda(job)[0]
+    return _start_onnx(job)[0]
+
+
+def _start_tensorrt(name: str) -> Callable[[_Job], tuple[Engine, str]]:
+    def start(job: _Job) -> tuple[Engine, str]:
+        found = device()
+        if job.built is None or isinstance(found, str):
+            raise NotBuiltError("no folder of built engines was named" if job.built is None else str(found))
+        models = {recipe: _precision(job, recipe) for recipe in job.built.recipes if _offers(job, recipe)}
+        package = Package(job.manifest.label, job.manifest.name, models)
+        engine, which = start_built(package, job.built, name, device=found, other=lambda: _other(job))
+        return engine, f"{which}; "
+
+    return start
+
+
+def _offers(job: _Job, recipe: str) -> bool:
+    return recipe == admit.FULL or recipe in job.manifest.twins
+
+
+def _precision(job: _Job, recipe: str) -> bytes:
+    return job.model if recipe == admit.FULL else read_twin(job.package, job.manifest, recipe)
+
+
+START: dict[str, Callable[[_Job], tuple[Engine, str]]] = {
+    "tensorrt": _start_tensorrt("tensorrt"),
+    "tensorrt_rtx": _start_tensorrt("tensorrt_rtx"),
+    admit.CUDA: _start_onnx_cuda,
+    admit.CPU: _start_onnx,
+}
 
 
 def _check_names(package: Path, manifest: Manifest, engine: Engine) -> None:

@@ -1,7 +1,8 @@
 """What a model package says of itself: read, validated and matched against model.onnx before anything runs it.
 
 A package is a folder with model.onnx and manifest.json. `sha256` binds the manifest to the model's bytes and `seal`
-binds the manifest to itself, so that neither can be edited without the loader saying so.
+binds the manifest to itself, so that neither can be edited without the loader saying so. Twins in fewer bits may stand
+beside the model, as model.fp16.onnx and model.int8.onnx; only those that the manifest names exist for the loader.
 """
 
 import hashlib
@@ -52,12 +53,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     outputs: tuple[Tensor, ...]
     training: Training
     metrics: dict[str, dict[str, float]]  # data set or method -> figure -> value
+    variants: dict[str, str] | msgspec.UnsetType = msgspec.UNSET  # precision of a twin -> sha256 of its file
     seal: str = ""  # sha256 of this manifest with an empty seal
 
     @property
     def label(self) -> str:
         """name@sha, as it travels on the wire."""
         return f"{self.name}@{self.sha256[:NAME_DIGITS]}"
+
+    @property
+    def twins(self) -> dict[str, str]:
+        """Precision -> sha256 of model.<precision>.onnx; empty where there are none."""
+        return {} if isinstance(self.variants, msgspec.UnsetType) else self.variants
 
 
 def digest(data: bytes) -> str:
@@ -72,14 +79,19 @@ def _seal(manifest: Manifest) -> str:
 def read(package: Path) -> tuple[Manifest, bytes]:
     """The manifest and the bytes of the model it vouches for. Raises PackageError."""
     manifest = _decode(package / MANIFEST_FILE)
-    model = _bytes(package / MODEL_FILE)
-    found = digest(model)
-    if found != manifest.sha256:
-        raise PackageError(
-            f"{package / MODEL_FILE}: sha256 is {found[:12]}.., the manifest says {manifest.sha256[:12]}..; "
-            "the model or its manifest was changed: install the package again"
-        )
-    return manifest, model
+    return manifest, _checked(package / MODEL_FILE, manifest.sha256)
+
+
+def read_twin(package: Path, manifest: Manifest, precision: str) -> bytes:
+    """The model in another precision, fp16 or int8. Raises PackageError, also where the manifest names none."""
+    path = package / twin_file(precision)
+    if precision not in manifest.twins:
+        raise PackageError(f"{package}: the package has no {precision} twin; beamside calibrate variants writes it")
+    return _checked(path, manifest.twins[precision])
+
+
+def twin_file(precision: str) -> str:
+    return f"model.{precision}.onnx"
 
 
 def write(package: Path, manifest: Manifest) -> None:
@@ -101,6 +113,17 @@ def _decode(path: Path) -> Manifest:
     if manifest.seal != _seal(manifest):
         raise PackageError(f"{path}: the manifest was edited since it was made: install the package again")
     return manifest
+
+
+def _checked(path: Path, expected: str) -> bytes:
+    data = _bytes(path)
+    found = digest(data)
+    if found != expected:
+        raise PackageError(
+            f"{path}: sha256 is {found[:12]}.., the manifest says {expected[:12]}..; "
+            "the model or its manifest was changed: install the package again"
+        )
+    return data
 
 
 def _bytes(path: Path) -> bytes:
