@@ -7,6 +7,7 @@ import typer
 from agent.commands.calibrate import app as calibrate
 from agent.commands.check import check
 from agent.commands.demo import demo
+from agent.commands.engines import app as engines
 from agent.commands.events import events
 from agent.commands.focus import focus
 from agent.commands.keys import keys
@@ -14,6 +15,7 @@ from agent.commands.look import look
 from agent.commands.microscope import microscope
 from agent.commands.replay import replay
 from agent.commands.run import run
+from agent.commands.variants import variants
 from agent.errors import BeamsideError
 
 app = typer.Typer(
@@ -31,7 +33,9 @@ app.command()(look)
 app.command()(focus)
 app.command()(events)
 app.command()(keys)
+app.add_typer(engines, name="engines")
 app.add_typer(calibrate, name="calibrate")
+calibrate.command()(variants)
 
 
 def main() -> None:

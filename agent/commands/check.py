@@ -106,8 +106,8 @@ def _state(settings: Settings) -> tuple[str, str]:
 
 
 def _model(task: str, start: Callable[[Loaded], InService], settings: Settings) -> tuple[str, str]:
-    model = running.reader(settings, task, start)
-    return "ok", f"{model.name} on {model.backend}"
+    model = running.reader(settings, task, start, built=running.engines_built(settings))
+    return "ok", f"{model.name} on {model.reason}"
 
 
 def _certificate(settings: Settings) -> tuple[str, str]:

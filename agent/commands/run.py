@@ -34,16 +34,19 @@ from agent.settings import Settings
 from agent.wire import curve
 from calibration.certificate import Certificate, CertificateError
 from engines.autofocus import Autofocus
+from engines.built import Built
+from engines.cache import Cache
 from engines.defects import DefectFinder
 from engines.depth import Depth
-from engines.errors import BackendMissingError, PackageError
+from engines.errors import BackendMissingError, CacheError, PackageError
 from engines.load import Loaded
 from engines.load import load as load_engine
 
 log = logging.getLogger(__name__)
 Reader = TypeVar("Reader")
 
-STEP_LIMIT_S = 10.0  # on a CPU; a GPU that takes 2 s hangs
+STEP_LIMIT_S, GPU_STEP_LIMIT_S = 10.0, 2.0  # a GPU that takes 2 s hangs
+CPU = "onnxruntime"  # the one backend that needs no device
 FALLBACK_STEP_M, FALLBACK_CUMULATIVE_M = 100e-6, 200e-6  # without a certificate: 16 half depths at 2,000 x
 
 
@@ -140,7 +143,7 @@ def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
         clock=clock,
         identity=Identity(agent=version(), boot=boot),
         status=requests.status,
-        step_limit_s=settings.health.step_limit_s or STEP_LIMIT_S,
+        step_limit_s=settings.health.step_limit_s or step_limit_s(facts),
         guard=guard,
     )
     for part in (receiver, requests, reporter):
@@ -177,10 +180,17 @@ def reload(loop: Loop, settings: Settings) -> None:
 
 def models(settings: Settings) -> tuple[Perceiver, Status]:
     """The models in service and what the status says of them. Raises ConfigurationError."""
-    autofocus = reader(settings, "autofocus", Autofocus)
-    depth = reader(settings, "depth", Depth)
-    defects = reader(settings, "defects", DefectFinder)
-    perceiver = Perceiver(autofocus, depth, defects)
+    built = engines_built(settings)
+    autofocus = reader(settings, "autofocus", Autofocus, built=built)
+    depth = reader(settings, "depth", Depth, built=built)
+    defects = reader(settings, "defects", DefectFinder, built=built)
+    perceiver = Perceiver(
+        autofocus,
+        depth,
+        defects,
+        share=built.share,
+        lacks=lambda shape: any(model.lacks(shape) for model in (autofocus, depth, defects)),
+    )
     facts = Status(
         mode=Mode(settings.focus.mode),
         backends={"autofocus": autofocus.backend, "depth": depth.backend, "defects": defects.backend},
@@ -190,11 +200,25 @@ def models(settings: Settings) -> tuple[Perceiver, Status]:
     return perceiver, facts
 
 
-def reader(settings: Settings, task: str, start: Callable[[Loaded], Reader]) -> Reader:
+def engines_built(settings: Settings) -> Built:
+    """Where built engines are; the same for all models, so that they share each upload. Raises ConfigurationError."""
+    try:
+        return Built(Cache(configuration.state_dir(settings) / "engines"), shapes=settings.engines.shapes)
+    except CacheError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def step_limit_s(facts: Status) -> float:
+    """How long the loop may be silent before the process ends."""
+    on_cpu = any(backend.split(" ")[0] == CPU for backend in facts.backends.values())
+    return STEP_LIMIT_S if on_cpu else GPU_STEP_LIMIT_S
+
+
+def reader(settings: Settings, task: str, start: Callable[[Loaded], Reader], *, built: Built) -> Reader:
     """One model, in service. Raises ConfigurationError."""
     wanted = settings.engines
     try:
-        loaded = load_engine(task, models=wanted.models, backend=wanted.backend, threads=wanted.threads)
+        loaded = load_engine(task, models=wanted.models, backend=wanted.backend, threads=wanted.threads, built=built)
         read = start(loaded)
     except (PackageError, BackendMissingError) as error:
         raise ConfigurationError(str(error)) from error

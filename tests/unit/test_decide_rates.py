@@ -272,3 +272,21 @@ def test_a_depth_map_is_told_only_where_the_setting_asks_for_it() -> None:
         told = decider.decide(shown, Findings(depth=DepthMap(ones, ones), defects=()), now_ns=0)
         assert (told.depth is not None and told.depth.calibrated) is publish
         assert told.defects == ()
+
+
+def test_a_shape_without_an_engine_is_flagged_once_a_source_and_holds_nothing() -> None:
+    watch = Watch(0.1)
+
+    def shown(number: int, source: str, *flags: str) -> tuple[str, ...]:
+        watch.now_ns += S // 10
+        optics = Optics(session="s", source=source, optics_epoch=1, scene_epoch=1, t_start_ns=watch.now_ns)
+        frame = Frame(number=number, pixels=PIXELS, optics=optics, lane=Lane.LIVE, received_ns=watch.now_ns)
+        watch.decider.admit(frame, watch.now_ns)
+        said = watch.decider.decide(frame, Findings(score=7.0, content=0.9, flags=flags), now_ns=watch.now_ns)
+        assert "shape_not_built" not in [hold.reason for hold in said.holds]
+        return tuple(flag.state for flag in said.flags if flag.code == "shape_not_built")
+
+    assert shown(1, "electron/SE2", "shape_not_built") == ("raised",)
+    assert shown(2, "electron/SE2", "shape_not_built") == ()
+    assert shown(3, "electron/BSE") == ()  # another detector's frames of a built shape say nothing of these
+    assert shown(4, "electron/SE2") == ("cleared",)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from agent.errors import EngineError
 from agent.messages import Findings, Frame, Lane, Optics, Wanted
 from agent.perceive import INSPECTED_PX, Perceiver, electrons_per_pixel, scene_of
-from engines.errors import InferenceError
+from engines.errors import DeviceLostError, InferenceError
 from engines.readings import Defects, DepthMap, FocusReading, FoundDefect
 from engines.scene import Levels, Scene
 
@@ -234,3 +234,40 @@ def test_failures_in_a_row_are_counted_by_model_whatever_the_others_answer() -> 
     ramp.answer = 1.0
     look(perceiver)
     assert perceiver.failures == 0
+
+
+def test_the_padded_picture_is_shared_once_before_any_model_reads_it() -> None:
+    shared: list[NDArray[np.uint8]] = []
+    depth = Ramp()
+    perceiver = Perceiver(Sharp(), depth, Finds(), share=shared.append)
+    look(perceiver)
+    assert len(shared) == 1
+    assert shared[0] is depth.images[0]  # the very array, or each model would upload its own
+
+
+def test_a_failed_upload_is_an_engine_error_and_is_forgotten_with_the_next_good_one() -> None:
+    broken: list[Exception] = [InferenceError("the GPU is out of memory")]
+
+    def share(image: NDArray[np.uint8]) -> None:
+        if broken:
+            raise broken.pop()
+
+    perceiver = Perceiver(Sharp(), share=share)
+    with pytest.raises(EngineError, match="out of memory"):
+        look(perceiver, wanted=Wanted())
+    assert perceiver.failures == 1
+    look(perceiver, wanted=Wanted())
+    assert perceiver.failures == 0
+
+
+def test_a_lost_gpu_is_not_waited_for() -> None:
+    perceiver = Perceiver(Sharp(DeviceLostError("the GPU has fallen off the bus")))
+    with pytest.raises(EngineError, match="fallen off"):
+        look(perceiver, wanted=Wanted())
+    assert perceiver.failures > 5  # what the loop ends the process for
+
+
+def test_a_shape_without_an_engine_is_told() -> None:
+    perceiver = Perceiver(Sharp(), lacks=lambda shape: shape == (128, 160))
+    assert look(perceiver, wanted=Wanted()).flags == ("shape_not_built",)
+    assert look(Perceiver(Sharp()), wanted=Wanted()).flags == ()

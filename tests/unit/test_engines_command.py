@@ -1,0 +1,225 @@
+"""`beamside engines`: rows of what was built and judged, one document on stdout, exit codes by cause."""
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from agent.commands import benching, building
+from agent.commands.engines import app
+from agent.commands.makers import OnnxMaker
+from agent.errors import BeamsideError, ConfigurationError
+from calibration import golden, quantise
+from engines import admit, load, manifest
+from engines.errors import PackageError
+from engines.manifest import Manifest
+
+COLUMNS = {"model", "precision", "shape", "backend", "ok", "parity", "path", "bytes", "took_s", "error"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder: autofocus with golden set and both twins; a half one stands for INT8, for it passes for sure."""
+    import msgspec
+
+    folder = tmp_path_factory.mktemp("whole")
+    package = folder / "autofocus"
+    shutil.copytree(load.MODELS / "autofocus", package)
+    golden.write(package, seed=3)
+    described, model = manifest.read(package)
+    twins = dict.fromkeys(("fp16", "int8"), quantise.half(model))
+    for precision, twin in twins.items():
+        (package / manifest.twin_file(precision)).write_bytes(twin)
+    named = {precision: manifest.digest(twin) for precision, twin in twins.items()}
+    manifest.write(package, msgspec.structs.replace(described, variants=named))
+    return folder
+
+
+@pytest.fixture
+def models(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder in service, with an empty state folder and one small shape."""
+    folder = tmp_path / "models"
+    shutil.copytree(whole, folder)
+    monkeypatch.setenv("BEAMSIDE_ENGINES__MODELS", str(folder))
+    monkeypatch.setenv("BEAMSIDE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("BEAMSIDE_ENGINES__SHAPES", "[[192, 256]]")
+    return folder
+
+
+def asked(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def rows_of(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    answer = asked(*arguments, "--json")
+    assert answer.exit_code == code, answer.output
+    document = json.loads(answer.stdout)
+    return list(document["rows"] if isinstance(document, dict) else document)
+
+
+def test_build_on_the_cpu_judges_float32_and_int8_and_offers_no_fp16(models: Path) -> None:
+    rows = rows_of("build", "--backend", "onnxruntime")
+    assert [(row["model"], row["precision"], row["parity"]) for row in rows] == [
+        ("autofocus", "fp32", True),
+        ("autofocus", "int8", True),
+    ]
+    for row in rows:
+        assert set(row) == COLUMNS
+        assert row["ok"] and row["error"] is None and row["shape"] is None and row["took_s"] > 0.0
+        assert Path(row["path"]).stat().st_size == row["bytes"]
+
+
+def test_verify_tells_the_figures_of_the_task(models: Path) -> None:
+    for row in rows_of("verify", "--backend", "onnxruntime"):
+        report = row["parity"]
+        assert report["task"] == "autofocus" and report["passed"] and report["failures"] == []
+        score = next(figure for figure in report["figures"] if figure["output"] == "score")
+        assert 0.0 <= score["value"] <= score["limit"] == 0.05
+        assert len(report["shapes"]) > 1  # not only the golden set's own
+
+
+def test_list_tells_what_the_gate_said_last(models: Path) -> None:
+    assert {row["parity"] for row in rows_of("list", "--backend", "onnxruntime")} == {None}
+    rows_of("build", "--backend", "onnxruntime")
+    assert {row["parity"] for row in rows_of("list", "--backend", "onnxruntime")} == {True}
+
+
+def test_an_int8_twin_serves_only_after_it_passed_on_this_machine(models: Path, tmp_path: Path) -> None:
+    package, here = models / "autofocus", admit.on_cpu(tmp_path / "state" / "engines")
+    described, model = manifest.read(package)
+    before = admit.admitted(package, described, model, here)
+    assert before.precision == "fp32" and "beamside engines build" in before.why
+    rows_of("build", "--backend", "onnxruntime")
+    after = admit.admitted(package, described, model, here)
+    assert after.precision == "int8" and manifest.digest(after.model) == described.twins["int8"]
+    elsewhere = admit.Here(here.backend, "another processor", here.folder)
+    assert admit.admitted(package, described, model, elsewhere).precision == "fp32"
+
+
+def test_a_refused_twin_does_not_serve_and_build_exits_with_1(models: Path, tmp_path: Path) -> None:
+    wrong(models / "autofocus", "int8")
+    rows = rows_of("build", "--backend", "onnxruntime", code=1)
+    refused = next(row for row in rows if row["precision"] == "int8")
+    assert refused["ok"] and refused["parity"] is False
+    assert "output score: largest difference" in refused["error"] and "the limit is 0.05" in refused["error"]
+    described, model = manifest.read(models / "autofocus")
+    served = admit.admitted(models / "autofocus", described, model, admit.on_cpu(tmp_path / "state" / "engines"))
+    assert served.precision == "fp32" and "did not pass" in served.why
+
+
+def wrong(package: Path, precision: str) -> None:
+    """Put a twin in place that computes something else, properly named and sealed."""
+    import msgspec
+    import onnx
+
+    described, model = manifest.read(package)
+    graph = onnx.load_from_string(model)
+    weight = next(each for each in graph.graph.initializer if each.name == "head.4.bias")
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) + np.float32(0.5), weight.name))
+    twin = graph.SerializeToString()
+    (package / manifest.twin_file(precision)).write_bytes(twin)
+    named = described.twins | {precision: manifest.digest(twin)}
+    manifest.write(package, msgspec.structs.replace(described, variants=named))
+
+
+def test_without_a_golden_set_nothing_passes_and_the_row_says_what_to_do(models: Path) -> None:
+    (models / "autofocus" / "golden.npz").unlink()
+    for row in rows_of("build", "--backend", "onnxruntime", code=1):
+        assert row["ok"] and row["parity"] is None and "beamside calibrate golden" in row["error"]
+
+
+def test_a_damaged_verdict_is_no_verdict(models: Path, tmp_path: Path) -> None:
+    rows_of("build", "--backend", "onnxruntime")
+    kept = list((tmp_path / "state" / "engines").glob("*.verdict"))
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-5])
+    assert {row["parity"] for row in rows_of("list", "--backend", "onnxruntime")} == {None}
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "onnxruntime_cuda", "abacus"])
+def test_a_backend_that_is_missing_is_a_configuration_error(models: Path, backend: str) -> None:
+    if backend in ("tensorrt", "onnxruntime_cuda") and load.why_not(backend) is None:
+        pytest.skip(f"{backend} serves here")
+    if backend == "tensorrt" and find_spec("tensorrt") is not None:
+        pytest.skip("tensorrt is installed")
+    answer = asked("build", "--backend", backend, "--json")
+    assert isinstance(answer.exception, ConfigurationError) and answer.exception.exit_code == 78
+    assert backend in str(answer.exception) and answer.stdout == ""
+
+
+def test_a_changed_model_is_a_configuration_error(models: Path) -> None:
+    path = models / "autofocus" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    answer = asked("verify", "--backend", "onnxruntime")
+    assert isinstance(answer.exception, BeamsideError) and "sha256" in str(answer.exception)
+
+
+def test_a_state_folder_that_cannot_be_written_is_told(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where a folder should be")
+    row = rows_of("build", "--backend", "onnxruntime", code=1)[0]
+    assert row["parity"] is None and "make the folder writable" in row["error"]
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
+@pytest.mark.skipif(load.why_not("tensorrt_rtx") is None, reason="a device answers here: tests/gpu/run asks it")
+def test_plans_built_without_a_device_are_there_but_were_not_asked(models: Path) -> None:
+    rows = rows_of("build", "--backend", "tensorrt_rtx")
+    assert [(row["precision"], row["shape"]) for row in rows] == [("fp32", [192, 256]), ("fp16", [192, 256])]
+    for row in rows:
+        assert row["ok"] and row["parity"] is None and Path(row["path"]).stat().st_size == row["bytes"]
+    again = rows_of("build", "--backend", "tensorrt_rtx")
+    assert [row["path"] for row in again] == [row["path"] for row in rows]
+    assert max(row["took_s"] for row in again) < min(row["took_s"] for row in rows)  # found, not built
+    assert [row["parity"] for row in rows_of("verify", "--backend", "tensorrt_rtx")] == [None, None]
+    assert rows_of("bench", "--backend", "tensorrt_rtx") == []
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
+def test_verify_of_what_was_never_built_says_so(models: Path) -> None:
+    for row in rows_of("verify", "--backend", "tensorrt_rtx", code=1):
+        assert not row["ok"] and "beamside engines build" in row["error"]
+
+
+def test_bench_rows_have_the_columns_of_the_design(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benching, "CPU_SHAPE", (192, 256))
+    rows = rows_of("bench", "--backend", "onnxruntime", "--runs", "2")
+    assert [(row["model"], row["precision"]) for row in rows] == [("autofocus", "fp32"), ("autofocus", "int8")]
+    for row in rows:
+        assert set(row) == {
+            *("model", "backend", "precision", "shape", "threads", "p50_s", "p99_s", "ratio_to_torch_eager")
+        }
+        assert row["threads"] == 1 and row["shape"] == [192, 256] and 0.0 < row["p50_s"] <= row["p99_s"]
+        assert row["ratio_to_torch_eager"] > 0.0
+
+
+def test_without_torch_the_ratio_is_null(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benching, "CPU_SHAPE", (192, 256))
+    monkeypatch.setattr(benching, "TORCH", "no_such_torch")
+    rows = rows_of("bench", "--backend", "onnxruntime", "--runs", "2")
+    assert {row["ratio_to_torch_eager"] for row in rows} == {None}
+
+
+def test_tables_for_people_name_what_is_absent(models: Path) -> None:
+    answer = asked("list")
+    assert answer.exit_code == 0 and "autofocus" in answer.stdout and "not asked" in answer.stdout
+    for name, why in building.absent().items():
+        assert f"{name}: {why}" in answer.stderr
+
+
+def test_a_folder_without_packages_is_told(tmp_path: Path) -> None:
+    workshop = building.Workshop(tmp_path, (), (OnnxMaker(admit.on_cpu(tmp_path)),), named=True)
+    with pytest.raises(PackageError, match="no model package"):
+        list(workshop.build())
+
+
+def test_a_manifest_without_twins_keeps_its_old_seal(tmp_path: Path) -> None:
+    shutil.copytree(load.MODELS / "autofocus", tmp_path / "autofocus")
+    described: Manifest = manifest.read(tmp_path / "autofocus")[0]
+    manifest.write(tmp_path / "autofocus", described)
+    assert manifest.read(tmp_path / "autofocus")[0] == described
