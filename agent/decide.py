@@ -46,6 +46,8 @@ VALID_S, VALID_FRAMES = 5.0, 2.0  # a suggestion is good for as many frame times
 EVIDENT_M = 50e-9  # the header must show a change that was acknowledged, to a read-back's rounding
 INTRUDED_S, INTRUDED_FRAMES = 5.0, 3.0  # after a second producer's last frame until one is believed to be alone
 NOTHING = Wanted()
+NOT_BUILT = "shape_not_built"
+SOURCES = 16  # whose shapes are remembered
 MOVED = (Outcome.APPLIED, Outcome.CLIPPED)
 GO_BACK = ("rejected", "clipped")  # the controller answers, but not as asked: it may still take the way back
 
@@ -83,6 +85,7 @@ class Decider:
         self._pace = self._inspect_pace = self._last_pace = Pace()  # live, to inspect, and of the lane heard last
         self._last_frame_ns: int | None = None
         self.inspection = Inspection()
+        self._unbuilt: dict[str, str] = {}  # source -> a shape without an engine
         self._began_ns: int | None = None
         self._yield_until_ns = 0
         self._intruded_ns: int | None = None
@@ -202,6 +205,7 @@ class Decider:
             wish = self._look(frame, findings, now_ns)
             told = self._focus_state(frame, findings)
             noted = (*noted, *self._inspected(frame, findings))
+            self._note_shape(frame, findings)
         holds = self.standing.hold_edges(wall_ns)
         suggestion = self._suggest(wish, frame, now_ns)
         return Decision(
@@ -307,6 +311,19 @@ class Decider:
             self.inspection.offer(frame, findings, calibrated=self.terms.height_scale is not None)
         return () if frame.lane is Lane.LIVE else self.inspection.flags(frame, findings, tuple(self.standing.codes))
 
+    def _note_shape(self, frame: Frame, findings: Findings) -> None:
+        """Which sources send a shape that no engine was built for: their frames are read, but slowly."""
+        self._unbuilt.pop(frame.source, None)
+        if NOT_BUILT in findings.flags:
+            self._unbuilt[frame.source] = f"{frame.pixels.shape[0]}x{frame.pixels.shape[1]}"
+            while len(self._unbuilt) > SOURCES:
+                self._unbuilt.pop(next(iter(self._unbuilt)))
+        if self._unbuilt:
+            shapes = ", ".join(f"{source or 'frames'} of {shape}" for source, shape in self._unbuilt.items())
+            self.standing.put(NOT_BUILT, f"{shapes}: {flags.CONDITIONS[NOT_BUILT].advice}", frame.number)
+        else:
+            self.standing.drop(NOT_BUILT)
+
     def _look(self, frame: Frame, findings: Findings, now_ns: int) -> Wish | None:
         self.standing.drop("engine_error")
         if frame.lane is not Lane.LIVE:
@@ -347,7 +364,7 @@ class Decider:
         else:
             self.standing.drop("unknown_recipe")
         current = None if reason == "settling" else reason
-        own = ["unknown_recipe", "operator", "lease_expired", "journal_unavailable"]
+        own = ["unknown_recipe", "operator", "lease_expired", "journal_unavailable", NOT_BUILT]
         alone_s = self._pace.limit_s(INTRUDED_S, INTRUDED_FRAMES)
         if self._intruded_ns is not None and now_ns - self._intruded_ns < alone_s * 1e9:
             own.append("two_sessions")

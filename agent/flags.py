@@ -49,7 +49,7 @@ CONDITIONS: dict[str, Condition] = {
     "stage_moving": _stream("the stage is moving"),
     "stage_linked": _stream("working distance moves the stage: unlink it before focus may be controlled", "error"),
     "auto_function": _stream("the microscope's own auto function is running"),
-    "shape_not_built": _note("no engine for this shape: a slower backend serves it"),
+    "shape_not_built": _note("no engine for this shape, a slower backend serves it: add it to engines.shapes, build"),
     # the routine
     "featureless": _routine("nothing to focus on here: average more frames, or go to a site with texture"),
     "noise_only": _routine("noise hides the specimen: average more frames or raise the dose"),

@@ -20,7 +20,7 @@ from agent.errors import EngineError
 from agent.evidence import take_evidence
 from agent.messages import Defect, Findings, Frame, Optics, Wanted
 from agent.placing import placed, within
-from engines.errors import InferenceError
+from engines.errors import DeviceLostError, InferenceError
 from engines.readings import Defects, DepthMap, FocusReading
 from engines.scene import Levels, Scene, levels_of
 
@@ -32,6 +32,8 @@ BLANK_LEVELS = 1.5  # standard deviation, grey levels of 255, below which there 
 SAMPLED_ROWS = 32  # tell the levels of a picture: of 1,000 pixels a row, to a quarter of a grey level
 GOLDEN = 0.6180339887498949  # multiples of it fall between one another: no line pattern keeps step with them
 TAIL_SAMPLES = 60_000  # places the 0.1 % percentile to an eighth of its share
+LOST = 1000  # failures that a lost GPU counts as: more than any number that is waited for
+NOT_BUILT = "shape_not_built"
 SOURCES = 16  # whose last picture is remembered: as many as have a place in the live lane
 INSPECTED_PX = 2048 * 3072  # 2 s and 2 GB on two idle cores: a larger picture would hold up whatever comes after it
 ELEMENTARY_CHARGE_C = 1.602176634e-19
@@ -87,9 +89,18 @@ class Perceiver:
     """Owns the models. `look` raises EngineError when one of them fails."""
 
     def __init__(
-        self, autofocus: FocusModel | None, depth: DepthModel | None = None, defects: DefectModel | None = None
+        self,
+        autofocus: FocusModel | None,
+        depth: DepthModel | None = None,
+        defects: DefectModel | None = None,
+        *,
+        share: Callable[[NDArray[np.uint8]], None] = lambda _: None,
+        lacks: Callable[[tuple[int, ...]], bool] = lambda _: False,
     ) -> None:
+        """share: told of each picture that the models are about to read, so that it is uploaded once. lacks: is there
+        a faster backend that was not built for this shape?"""
         self.autofocus, self.depth, self.defects = autofocus, depth, defects
+        self._share, self._lacks = share, lacks
         self._last: OrderedDict[str, tuple[int, NDArray[Any]]] = OrderedDict()  # source -> frame number, pixels
         self._failures: Counter[str] = Counter()  # by model, since it last answered
 
@@ -111,6 +122,9 @@ class Perceiver:
         mean, spread = mean_and_spread(some)
         refused = self._refused(frame, pixels, some if levels is pixels else some_rows(pixels), spread)
         image = padded(levels) if refused != "blank" and self.models else levels
+        if refused != "blank":
+            self._ask("upload", lambda: self._share(image))
+            self._failures["upload"] = 0
         laps.lap("convert")
         reading = self._focus(image, frame.optics) if refused != "blank" else None
         laps.lap("autofocus")
@@ -134,6 +148,7 @@ class Perceiver:
             content=reading.content if reading else None,
             evidence=evidence,
             refused=refused,
+            flags=(NOT_BUILT,) if self._lacks(image.shape) else (),
             mean_level=mean / 255.0,
             depth=depth,
             defects=found,
@@ -183,7 +198,8 @@ class Perceiver:
         try:
             answer = read()
         except (InferenceError, ArithmeticError) as error:
-            self._failures[name] += 1
+            # A GPU that is gone comes back in a new process only.
+            self._failures[name] += LOST if isinstance(error, DeviceLostError) else 1
             raise EngineError(f"{name}: {error}") from error
         return answer
 

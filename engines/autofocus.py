@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.built import lacks
 from engines.errors import InferenceError
 from engines.load import Loaded
 from engines.readings import FocusReading
@@ -23,6 +24,10 @@ class Autofocus:
         self.name = loaded.manifest.label  # name@sha
         self.backend = loaded.engine.backend
         self.reason = loaded.reason
+
+    def lacks(self, shape: tuple[int, ...]) -> bool:
+        """Would a picture of this shape be read by a slower backend, for want of an engine?"""
+        return lacks(self._engine, (shape[0], shape[1]))
 
     def read(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> FocusReading | None:
         """image (h, w) uint8, both multiples of 32. None where the picture is too small to judge."""

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.built import lacks
 from engines.load import Loaded
 from engines.readings import DepthMap
 from engines.scene import Levels, Scene, check_shape, condition, levels_of, within
@@ -19,6 +20,10 @@ class Depth:
         self.name = loaded.manifest.label  # name@sha
         self.backend = loaded.engine.backend
         self.reason = loaded.reason
+
+    def lacks(self, shape: tuple[int, ...]) -> bool:
+        """Would a picture of this shape be read by a slower backend, for want of an engine?"""
+        return lacks(self._engine, (shape[0], shape[1]))
 
     def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> DepthMap | None:
         """image (h, w) uint8, both multiples of 32. None without a pixel size: heights are read in pixels.

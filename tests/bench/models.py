@@ -60,7 +60,7 @@ def _against_torch(task: str, picture: Picture, runs: int) -> Rows:
         return [{**row, "torch": missing()}]
     faster = min(eager, key=lambda layout: eager[layout]["p50_ms"])
     told = {"torch": faster, "torch_p50_ms": eager[faster]["p50_ms"], "torch_p99_ms": eager[faster]["p99_ms"]}
-    return [{**row, **told, "ratio_to_torch_eager": ours["p50_ms"] / eager[faster]["p50_ms"]}]
+    return [{**row, **told, "ratio_to_torch_eager": eager[faster]["p50_ms"] / ours["p50_ms"]}]
 
 
 def _together(picture: Picture, runs: int) -> dict[str, object]:

@@ -97,7 +97,7 @@ def models_table(rows: Rows) -> Table:
     eager = "torch eager with random weights (time does not depend on them), inference mode, the faster of two layouts"
     aim = "aim: the three together 300 ms at 768x1024"
     table = _table("Models on ONNX Runtime against torch eager, in turns, ms", f"{models.missing() or eager}; {aim}")
-    for heading in ("shape", "threads", "p50", "p99", "torch p50", "torch p99", "ratio", "layout"):
+    for heading in ("shape", "threads", "p50", "p99", "torch p50", "torch p99", "times as fast", "layout"):
         table.add_column(heading, justify="right")
     for row in rows:
         names = ("p50_ms", "p99_ms", "torch_p50_ms", "torch_p99_ms")
