@@ -20,7 +20,7 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import estimator, models, overhead, throughput
+from tests.bench import estimator, models, overhead, start, throughput
 
 Rows = list[dict[str, object]]
 PIPED = 120  # columns, where there is no terminal to ask
@@ -108,6 +108,17 @@ def models_table(rows: Rows) -> Table:
     return table
 
 
+def start_table(rows: Rows) -> Table:
+    table = _table("Process start of `beamside run` to READY, s", "aim: 1.5 on a CPU")
+    for heading in ("starts", "p50", "max"):
+        table.add_column(heading, justify="right")
+    table.add_column("what it is")
+    for row in rows:
+        times = [_number(row[name], 2) for name in ("p50_s", "max_s")]
+        table.add_row(str(row["stage"]), str(row["starts"]), *times, str(row["what"]))
+    return table
+
+
 def _table(title: str, caption: str) -> Table:
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("")
@@ -129,6 +140,7 @@ PARTS: dict[str, tuple[Callable[[bool], Rows], Callable[[Rows], Table]]] = {
     "overhead": (lambda quick: overhead.measure(500 if quick else overhead.FRAMES), overhead_table),
     "throughput": (lambda quick: throughput.measure(3 if quick else throughput.REPETITIONS), throughput_table),
     "estimator": (lambda quick: estimator.measure(1 if quick else estimator.REPEATS), estimator_table),
+    "start": (lambda quick: start.measure(3 if quick else start.STARTS), start_table),
     "models": (lambda quick: models.measure(10 if quick else models.RUNS), models_table),
 }
 
