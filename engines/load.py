@@ -163,22 +163,33 @@ def _start_onnx_cuda(job: _Job) -> tuple[Engine, str]:
     if isinstance(found, str):
         raise BackendMissingError(found)
     if job.built is None:
-        return OnnxEngine(job.model, threads=job.threads, cuda=True), ""
+        raise NotBuiltError("no folder of verdicts was named")
     return _session(job, admit.on_cuda(job.built.cache.folder, f"{found.name} {found.driver}"))
 
 
 def _session(job: _Job, here: admit.Here | None) -> tuple[Engine, str]:
-    """The twin in fewer bits where the gate passed it on this machine, else float32."""
+    """The twin in fewer bits where the gate passed it on this machine, else float32, which on a GPU is gated too."""
     chosen = admit.admitted(job.package, job.manifest, job.model, here)
     cuda = here is not None and here.backend == admit.CUDA
+    if here is not None and cuda and chosen.precision == admit.FULL:
+        _check_gated(job, here)
     engine = OnnxEngine(chosen.model, threads=job.threads, cuda=cuda, precision=chosen.precision)
     return engine, "" if here is None else f"{chosen.precision}, {chosen.why}; "
+
+
+def _check_gated(job: _Job, here: admit.Here) -> None:
+    """The reference is ONNX Runtime on the CPU: on another device float32 has something to prove."""
+    verdict = admit.read_verdict(here, job.manifest, admit.FULL)
+    if verdict is None:
+        raise NotBuiltError("fp32 was never compared with the CPU on this GPU: beamside engines build")
+    if not verdict.passed:
+        raise NotBuiltError("fp32 failed the parity gate on this GPU")
 
 
 def _other(job: _Job) -> Engine:
     """For the shapes that no engine was built for."""
     if why_not(admit.CUDA) is None:
-        with contextlib.suppress(BackendMissingError):
+        with contextlib.suppress(BackendMissingError, NotBuiltError):
             return _start_onnx_cuda(job)[0]
     return _start_onnx(job)[0]
 

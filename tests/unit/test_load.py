@@ -15,6 +15,7 @@ from engines.built import Built, lacks
 from engines.cache import Builder, Cache, facts
 from engines.cuda import Cuda, Device
 from engines.errors import BackendMissingError, PackageError
+from engines.onnx import OnnxEngine
 from tests.fakes.driver import FakeDriver
 from tests.fakes.machine import fake_tensorrt, plan_for
 
@@ -189,6 +190,30 @@ def test_onnx_runtime_serves_an_eight_bit_twin_only_where_the_gate_passed_it(mac
         told.append((loaded.engine.precision, loaded.reason))  # type: ignore[attr-defined]
     assert [precision for precision, _ in told] == ["fp32", "fp32", "int8"]
     assert ["not yet checked" in told[0][1], "did not pass" in told[1][1], "int8, passed" in told[2][1]] == [True] * 3
+
+
+def test_onnx_runtime_on_a_gpu_serves_only_what_the_gate_passed_there(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnCuda:
+        """An engine of the same signature; the provider itself needs a GPU."""
+
+        def __init__(self, model: bytes, *, threads: int = 2, cuda: bool = False, precision: str = "fp32") -> None:
+            real = OnnxEngine(model, threads=threads)
+            self.inputs, self.outputs, self.precision = real.inputs, real.outputs, precision
+            self.backend = "onnxruntime_cuda" if cuda else "onnxruntime"
+
+    monkeypatch.setattr(load, "why_not", lambda name: None if name.startswith("onnxruntime") else "not here")
+    monkeypatch.setattr(load, "OnnxEngine", OnCuda)
+    known, _ = manifest.read(machine.models / "autofocus")
+    here = admit.on_cuda(machine.cache.folder, f"{DEVICE.name} {DEVICE.driver}")
+    loaded = machine.load()
+    assert loaded.engine.backend == "onnxruntime" and "never compared" in loaded.reason
+    with pytest.raises(BackendMissingError, match="never compared"):
+        machine.load("onnxruntime_cuda")
+    for passed, backend in ((False, "onnxruntime"), (True, "onnxruntime_cuda")):
+        admit.keep_verdict(here, known, "fp32", report=b"{}", passed=passed)
+        assert machine.load().engine.backend == backend
 
 
 def test_the_order_of_backends_is_the_documented_one(monkeypatch: pytest.MonkeyPatch) -> None:
