@@ -309,7 +309,11 @@ class Decider:
         """A depth map goes on its way if maps are told; flags about a frame to inspect."""
         if self.terms.publish_depth:
             self.inspection.offer(frame, findings, calibrated=self.terms.height_scale is not None)
-        return () if frame.lane is Lane.LIVE else self.inspection.flags(frame, findings, tuple(self.standing.codes))
+        return (
+            ()
+            if frame.lane is Lane.LIVE
+            else self.inspection.flags(frame, findings, tuple(self.standing.codes), self.terms.recipes)
+        )
 
     def _note_shape(self, frame: Frame, findings: Findings) -> None:
         """Which sources send a shape that no engine was built for: their frames are read, but slowly."""

@@ -33,6 +33,8 @@ SAMPLED_ROWS = 32  # tell the levels of a picture: of 1,000 pixels a row, to a q
 GOLDEN = 0.6180339887498949  # multiples of it fall between one another: no line pattern keeps step with them
 TAIL_SAMPLES = 60_000  # places the 0.1 % percentile to an eighth of its share
 LOST = 1000  # failures that a lost GPU counts as: more than any number that is waited for
+CENTRAL_PX = 2048
+SMALLEST_PX = 32  # a side: one cell of the models' coarsest stage
 NOT_BUILT = "shape_not_built"
 SOURCES = 16  # whose last picture is remembered: as many as have a place in the live lane
 INSPECTED_PX = 2048 * 3072  # 2 s and 2 GB on two idle cores: a larger picture would hold up whatever comes after it
@@ -121,7 +123,9 @@ class Perceiver:
         some = some_rows(levels)
         mean, spread = mean_and_spread(some)
         refused = self._refused(frame, pixels, some if levels is pixels else some_rows(pixels), spread)
-        image = padded(levels) if refused != "blank" and self.models else levels
+        # Beyond what can be read in time focus is read in the middle, and nothing else.
+        shown = levels if levels.size <= INSPECTED_PX else central(levels)
+        image = padded(shown) if refused != "blank" and self.models else shown
         if refused != "blank":
             self._ask("upload", lambda: self._share(image))
             self._failures["upload"] = 0
@@ -258,10 +262,23 @@ def unreadable(frame: Frame, pixels: NDArray[Any], spread: float) -> str | None:
         return "the beam was blanked: there is no picture to inspect"
     if spread < BLANK_LEVELS:
         return "the picture is blank: there is nothing to inspect"
+    rows, asked = frame.pixels.shape[0], frame.optics
+    if (asked.databar_rows or 0) >= rows:
+        return f"databar_rows is {asked.databar_rows} of {rows} rows: there is no picture"
+    if asked.complete is False or (asked.rows_valid is not None and asked.rows_valid < rows):
+        return "the frame is partial: what was not scanned cannot be inspected; send the whole one"
+    if min(pixels.shape) < SMALLEST_PX:
+        return f"{pixels.shape[1]}x{pixels.shape[0]} pixels are too few to inspect: {SMALLEST_PX} a side at least"
     if pixels.size > INSPECTED_PX:
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         return f"{size} pixels are more than can be inspected in time ({INSPECTED_PX / 1e6:.0f} million): send tiles"
     return None
+
+
+def central(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle of a picture that is too large to be read in time, 2048x2048 at most."""
+    top, left = (max(size - CENTRAL_PX, 0) // 2 for size in levels.shape)
+    return np.ascontiguousarray(levels[top : top + CENTRAL_PX, left : left + CENTRAL_PX])
 
 
 def same(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -99,7 +99,7 @@ def most_telling(height_m: NDArray[np.float32]) -> Cut:
     down, right = height_m.shape[0] // EDGE, height_m.shape[1] // EDGE
     inner = height_m[down : height_m.shape[0] - down, right : height_m.shape[1] - right]
     rows, columns = (_relief(inner, axis) for axis in (1, 0))
-    along_x = float(rows.max()) >= float(columns.max())
+    along_x = float(np.median(rows)) >= float(np.median(columns))  # one row along an edge has relief too
     index = down + _middle_of_best(rows) if along_x else right + _middle_of_best(columns)
     line = height_m[index] if along_x else height_m[:, index]
     start = max(0, (len(line) - LONGEST_CUT) // 2)

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from agent import settings as configuration
 from agent.commands.looking import Looked, Looker, Models, Told, printable
 from agent.commands.outputs import Outputs
 from agent.commands.overlay import said
@@ -28,6 +29,7 @@ from agent.errors import BeamsideError, UsageError
 from agent.flags import CONDITIONS
 from agent.wire.outbound import plain
 from engines.autofocus import SMALLEST_PX, STRIDE_PX
+from engines.defects import TRAINED_PIXEL_M
 
 PATIENCE_S = 2.0  # before a progress bar appears
 PIXEL_SIZES_M = (1e-13, 1e-3)  # as the wire takes them
@@ -40,6 +42,12 @@ ADVICE = {  # of a file, where that differs from what a stream is told
     "nonlinear": "a gamma other than 1 bends the grey levels",
     "not_electron": "an ion picture: the models were trained on electron pictures",
 }
+
+
+UNTRAINED = (
+    f"defects were told on pixels outside the {TRAINED_PIXEL_M[0] * 1e9:g} to {TRAINED_PIXEL_M[1] * 1e9:g} nm that the "
+    "model was trained on, and on lines and contacts alone: take them as hints"
+)
 
 
 class Unread(msgspec.Struct, frozen=True):
@@ -67,7 +75,7 @@ def look(
     )
     _quiet()
     outputs = Outputs(depth_dir, overlay_dir, images)
-    rows = look_at(images, Looker(Models.loaded(), told, outputs))
+    rows = look_at(images, Looker(Models.loaded(configuration.load().engines), told, outputs))
     if as_json:
         print(json.dumps(plain(rows), allow_nan=False))
     else:
@@ -189,6 +197,9 @@ def problems(rows: Sequence[Row]) -> list[str]:
     lines = [f"{row.path}: {row.error}" for row in rows if isinstance(row, Unread)]
     read = [row for row in rows if isinstance(row, Looked)]
     lines += [f"{row.path}: {_small(row)}" for row in read if row.focus is None]
+    coarse = [row.path for row in read if row.count and _untrained(row.optics.pixel_size_m)]
+    if coarse:
+        lines.append(f"{_where(coarse)}: {UNTRAINED}")
     flagged: dict[str, list[str]] = {}
     for row in read:
         for code in row.flags:
@@ -205,5 +216,12 @@ def _small(row: Looked) -> str:
 
 
 def _flag(code: str, paths: Sequence[str]) -> str:
-    where = paths[0] if len(paths) == 1 else f"{len(paths)} files ({paths[0]} and others)"
-    return f"{code}, {where}: {ADVICE.get(code) or CONDITIONS[code].advice}"
+    return f"{code}, {_where(paths)}: {ADVICE.get(code) or CONDITIONS[code].advice}"
+
+
+def _where(paths: Sequence[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{len(paths)} files ({paths[0]} and others)"
+
+
+def _untrained(pixel_size_m: float | None) -> bool:
+    return pixel_size_m is not None and not TRAINED_PIXEL_M[0] <= pixel_size_m <= TRAINED_PIXEL_M[1]

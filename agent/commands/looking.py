@@ -20,11 +20,12 @@ from agent.errors import EngineError
 from agent.messages import Defect, Frame, Lane, Optics
 from agent.perceive import BLANK_LEVELS, SATURATED, eight_bits, padded, picture, saturated_share, scene_of
 from agent.placing import height_above_surroundings, placed
+from agent.settings import Engines
 from engines.autofocus import Autofocus
 from engines.defects import DefectFinder
 from engines.depth import Depth
 from engines.errors import InferenceError, ModelError
-from engines.load import load
+from engines.load import Loaded, load
 from engines.readings import DepthMap, FocusReading, FoundDefect
 from engines.scene import Levels, Scene, levels_of
 from engines.tiles import (
@@ -90,9 +91,15 @@ class Models:
     defects: DefectReader
 
     @classmethod
-    def loaded(cls) -> Self:
+    def loaded(cls, engines: Engines | None = None) -> Self:
+        """The models that the configuration names. Raises EngineError."""
+        wanted = engines or Engines()
+
+        def start(task: str) -> Loaded:
+            return load(task, models=wanted.models, backend=wanted.backend, threads=wanted.threads)
+
         try:
-            return cls(Autofocus(load("autofocus")), Depth(load("depth")), DefectFinder(load("defects")))
+            return cls(Autofocus(start("autofocus")), Depth(start("depth")), DefectFinder(start("defects")))
         except ModelError as error:
             raise EngineError(str(error)) from error
 

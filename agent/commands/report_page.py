@@ -102,11 +102,12 @@ def _facts(account: Account) -> list[tuple[str, str]]:
     told = ", ".join(
         f"{books[name]} {name}" for name in ("received", "processed", "superseded", "uninspected") if name in books
     )
+    episodes = "1 episode" if len(account.episodes) == 1 else f"{len(account.episodes)} episodes"
     return [
         ("Made", f"{account.made:%Y-%m-%d %H:%M:%S} UTC"),
         ("Agent", f"version {account.status.get('agent', 'unknown')}"),
         ("Machine", account.machine),
-        ("Focus", f"{len(account.episodes)} episodes, signal-to-noise {account.snr:g} a pixel"),
+        ("Focus", f"{episodes}, signal-to-noise {account.snr:g} a pixel"),
         ("Inspection", f"{len(account.fields)} fields"),
         ("Frames by the agent's books", told or "not told"),
     ]

@@ -154,11 +154,18 @@ def _missed(fields: "Sequence[InspectedField]") -> str:
 
 
 def _heights(seen: "Sequence[InspectedField]") -> str:
-    known = [told[0] for told in map(agreement, seen) if told is not None]
+    """Shape and scale apart: a map may follow every edge and still be too low."""
+    known = [(told, each) for each in seen if (told := agreement(each)) is not None]
     if not known:
         return ""
-    agree = "agree well with" if median(known) >= 0.85 else "follow" if median(known) >= 0.5 else "do not agree with"
-    return f"The heights it read {agree} the true ones: correlation {median(known):.2f} in the median field."
+    shape = median(told[0] for told, _ in known)
+    off = median(told[1] / float(each.shown.height_m.std()) for told, each in known)
+    follow = "follow" if shape >= 0.85 else "roughly follow" if shape >= 0.5 else "do not follow"
+    scale = "" if off < 0.3 else ", the scale is the weaker part"
+    return (
+        f"The heights it read {follow} the true shapes (correlation {shape:.2f} in the median field); their error is "
+        f"{off:.0%} of the heights' own spread{scale}."
+    )
 
 
 # --- what the numbers do not tell ---

@@ -6,13 +6,27 @@ next waits until t is that share of the time since; of several sources the one t
 
 from dataclasses import dataclass, replace
 
+from agent.control.admission import standing_reason
 from agent.messages import Findings, Flag, Frame, Heights, Lane
 
 SOURCES = 16  # remembered, as many as have a place in the live lane
 UNKNOWN_S = 1.0  # between two readings while it is not known how long one takes
 PATIENCE = 2.0  # periods that the others wait for the source whose turn it is
-NO_SIZE = "no_pixel_size"
-UNSIZED = "frames to inspect come without a pixel size and have no heights: send pixel_size_m, or a field width"
+JUDGEABLE = 0.3  # content below which a picture shows too little to call it clean
+DOUBTS = {
+    "no_pixel_size": "they come without a pixel size and have no heights: send pixel_size_m, or a field width",
+    "featureless": "they show hardly more than noise: that nothing was found says little",
+    "unknown_recipe": "their recipe is not known here: defects are told, at the model's own threshold",
+    "saturated": "more than a fifth of their pixels are at an end of the scale",
+    "inconsistent": "they hold pixels that are no numbers",
+    "not_electron": "they are no pictures of the electron column",
+    "nonlinear": "a look-up table bends their grey levels",
+    "stage_moving": "they were taken while the stage moved",
+    "auto_function": "they were taken while an auto function ran",
+    "averaging": "they still hold an older picture",
+}
+TOLD = frozenset(DOUBTS) - {"no_pixel_size"}
+Flags = tuple[Flag, ...]
 MAP_EVERY_NS = 1_000_000_000  # megabytes each: at most one a second is told
 
 
@@ -74,7 +88,7 @@ class Inspection:
 
     def __init__(self) -> None:
         self._turns, self._maps = Turns(), Maps()
-        self._unsized = False  # the last frame to inspect came without a pixel size
+        self._doubts: tuple[str, ...] = ()  # that stand about the frames to inspect
 
     def due(self, frame: Frame, *, now_ns: int, spent_s: float | None, budget: float) -> bool:
         """Are depth and defects to be read on this frame? `spent_s`: what they took the last time."""
@@ -102,18 +116,34 @@ class Inspection:
         self._maps, told = self._maps.due(now_ns)
         return told
 
-    def flags(self, frame: Frame, findings: Findings, standing: tuple[str, ...]) -> tuple[Flag, ...]:
-        """What must be said of a frame to inspect: that nobody saw it, that it has no heights."""
+    def flags(self, frame: Frame, findings: Findings, standing: tuple[str, ...], known: frozenset[str]) -> Flags:
+        """What must be said of a frame to inspect: that nobody saw it, and what makes its reading doubtful."""
         unseen = (uninspected(frame.number, findings.unseen),) if findings.unseen else ()
-        return (*unseen, *self._size_edge(frame, standing))
+        doubts = doubts_of(frame, findings, known)
+        # What the live stream says already is not said twice.
+        begun = [_edge(code, "raised", frame.number) for code in doubts if code not in (*self._doubts, *standing)]
+        ended = [_edge(code, "cleared", frame.number) for code in self._doubts if code not in (*doubts, *standing)]
+        self._doubts = doubts
+        return (*unseen, *begun, *ended)
 
-    def _size_edge(self, frame: Frame, standing: tuple[str, ...]) -> tuple[Flag, ...]:
-        """Told when it begins and when it ends; no hold, for such frames never steer."""
-        was, self._unsized = self._unsized, frame.optics.pixel_size_m is None
-        if was is self._unsized or NO_SIZE in standing:  # or the live stream says so already
-            return ()
-        state, detail = ("raised", UNSIZED) if self._unsized else ("cleared", "")
-        return (Flag(code=NO_SIZE, state=state, severity="warning", detail=detail, frame=frame.number),)
+
+def doubts_of(frame: Frame, findings: Findings, known: frozenset[str]) -> tuple[str, ...]:
+    """Codes of what makes the reading of an inspected frame doubtful; `known` recipes. They hold nothing."""
+    header = standing_reason(frame.optics)
+    doubts = {
+        header: header in TOLD,
+        findings.refused: findings.refused in TOLD,
+        "no_pixel_size": frame.optics.pixel_size_m is None,
+        "featureless": findings.content is not None and findings.content < JUDGEABLE,
+        "unknown_recipe": frame.optics.recipe is not None and frame.optics.recipe not in known,
+    }
+    return tuple(code for code, stands in doubts.items() if stands and code is not None)
+
+
+def _edge(code: str, state: str, number: int) -> Flag:
+    """Told when it begins and when it ends; no hold, for such frames never steer."""
+    detail = f"frames to inspect: {DOUBTS[code]}" if state == "raised" else ""
+    return Flag(code=code, state=state, severity="warning", detail=detail, frame=number)
 
 
 def uninspected(number: int, why: str) -> Flag:

@@ -118,7 +118,7 @@ def test_the_status_names_all_three_with_their_backends_and_times(agent: Agent) 
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-@pytest.mark.parametrize("shape", [(1, 700), (33, 65), (64, 64), (255, 257)], ids=str)
+@pytest.mark.parametrize("shape", [(32, 700), (33, 65), (64, 64), (255, 257)], ids=str)
 def test_frames_of_any_shape_and_depth_are_inspected(stream: Stream, shape: tuple[int, int], dtype: str) -> None:
     picture = np.random.default_rng(stream.number).integers(1, 250, shape).astype(dtype)
     number = stream.send(picture, inspect=True, full_scale=None, bits_significant=None)

@@ -14,6 +14,9 @@ S = 1_000_000_000
 PICTURE = np.zeros((4, 6), np.uint8)
 
 
+NONE: frozenset[str] = frozenset()  # recipes
+
+
 def run(period_s: float, *, seconds: float, spent_s: float | None, budget: float, sources: int = 1) -> Counter[str]:
     """How many live frames of each source were read."""
     turns, read = Turns(), Counter[str]()
@@ -112,16 +115,41 @@ def test_every_frame_to_inspect_is_due_whatever_the_budget() -> None:
 def test_frames_without_a_pixel_size_are_told_when_they_begin_and_when_they_end() -> None:
     inspection, told = Inspection(), []
     for number, size in enumerate((1e-9, None, None, 1e-9, 1e-9, None)):
-        told += inspection.flags(frame(number, pixel_size_m=size), Findings(), ())
+        told += inspection.flags(frame(number, pixel_size_m=size), Findings(), (), NONE)
     assert [(flag.code, flag.state, flag.frame) for flag in told] == [
         ("no_pixel_size", "raised", 1), ("no_pixel_size", "cleared", 3), ("no_pixel_size", "raised", 5),
     ]  # fmt: skip
-    assert inspection.flags(frame(6, pixel_size_m=1e-9), Findings(), ("no_pixel_size",)) == ()
+    assert inspection.flags(frame(6, pixel_size_m=1e-9), Findings(), ("no_pixel_size",), NONE) == ()
 
 
 def test_a_frame_that_nobody_could_see_is_named() -> None:
-    (flag,) = Inspection().flags(frame(7, pixel_size_m=1e-9), Findings(unseen="the beam was blanked"), ())
+    (flag,) = Inspection().flags(frame(7, pixel_size_m=1e-9), Findings(unseen="the beam was blanked"), (), NONE)
     assert (flag.code, flag.frame, flag.detail) == ("uninspected", 7, "the beam was blanked")
+
+
+@pytest.mark.parametrize(
+    ("header", "findings", "code"),
+    [
+        ({"source": "ion/SE"}, {}, "not_electron"),
+        ({"gamma": 2.0}, {}, "nonlinear"),
+        ({"stage_moving": True}, {}, "stage_moving"),
+        ({"auto_function_active": True}, {}, "auto_function"),
+        ({"recipe": "nobody"}, {}, "unknown_recipe"),
+        ({}, {"refused": "saturated"}, "saturated"),
+        ({}, {"refused": "inconsistent"}, "inconsistent"),
+        ({}, {"content": 0.1}, "featureless"),
+    ],
+)
+def test_what_makes_the_reading_of_an_inspected_frame_doubtful_is_told(
+    header: dict[str, Any], findings: dict[str, Any], code: str
+) -> None:
+    inspection, known = Inspection(), frozenset({"m1-layer"})
+    whole = {"pixel_size_m": 1e-9, "recipe": "m1-layer"}
+    assert inspection.flags(frame(1, **whole), Findings(content=0.9), (), known) == ()
+    (raised,) = inspection.flags(frame(2, **{**whole, **header}), Findings(**{"content": 0.9, **findings}), (), known)
+    assert (raised.code, raised.state, raised.frame) == (code, "raised", 2)
+    (cleared,) = inspection.flags(frame(3, **whole), Findings(content=0.9), (), known)
+    assert (cleared.code, cleared.state) == (code, "cleared")
 
 
 def test_a_map_on_offer_knows_its_frame_and_whether_its_scale_is_vouched_for() -> None:

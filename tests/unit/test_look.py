@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from typer.testing import CliRunner, Result
 from agent.__main__ import app
 from agent.bridges import vendor
 from agent.commands import look as command
-from agent.commands.looking import Models
-from agent.errors import UsageError
+from agent.commands.looking import Looker, Models, Told
+from agent.commands.outputs import Outputs
+from agent.errors import ConfigurationError, UsageError
 from agent.messages import FLAG_CODES, Optics
 from engines.errors import InferenceError
+from engines.readings import FoundDefect
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 KEYS = {"path", "shape", "optics", "focus", "depth", "defects", "count", "flags", "took_s"}
@@ -35,7 +38,7 @@ def models() -> Models:
 
 @pytest.fixture(autouse=True)
 def loaded_once(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Models, "loaded", classmethod(lambda cls: models))
+    monkeypatch.setattr(Models, "loaded", classmethod(lambda cls, _=None: models))
 
 
 def run(*words: object) -> Result:
@@ -186,7 +189,7 @@ def test_a_model_that_fails_is_the_row_of_that_file(tmp_path: Path, monkeypatch:
 
     whole = Models.loaded()
     broken = Models(whole.autofocus, Broken(), whole.defects)
-    monkeypatch.setattr(Models, "loaded", classmethod(lambda cls: broken))
+    monkeypatch.setattr(Models, "loaded", classmethod(lambda cls, _=None: broken))
     file = written(tmp_path / "a.png", pattern())
     result = run(file, "--json", "--pixel-size-m", 3e-9, "--depth-dir", tmp_path / "d")
     assert result.exit_code == 1
@@ -324,3 +327,21 @@ def test_looking_never_loads_torch_nor_anything_else_of_calibration(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
+def test_a_configuration_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BEAMSIDE_ENGINES__FOO", "1")
+    assert isinstance(run(tmp_path / "a.png").exception, ConfigurationError)
+
+
+def test_finds_on_pixels_beyond_the_training_are_said_to_be_hints(models: Models, tmp_path: Path) -> None:
+    class Finds:
+        def read(self, image: Any, scene: Any, levels: Any = None, **_: Any) -> tuple[FoundDefect, ...]:
+            return (FoundDefect("pit", 0.9, (30.0, 30.0, 44.0, 44.0)),)
+
+    path = tmp_path / "coarse.png"
+    assert cv2.imwrite(str(path), np.random.default_rng(3).integers(60, 190, (256, 256)).astype(np.uint8))
+    for pixel_size_m, warned in ((65e-9, True), (3e-9, False)):
+        looker = Looker(replace(models, defects=Finds()), Told(pixel_size_m), Outputs(None, None, [str(path)]))
+        lines = command.problems(command.look_at([str(path)], looker))
+        assert any("take them as hints" in line for line in lines) is warned

@@ -181,7 +181,7 @@ def test_the_preview_of_a_large_map_is_its_mean_over_blocks_also_at_ragged_ends(
 
 def test_a_map_that_cannot_be_written_is_the_row_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = saved(tmp_path / "a.png", scene(64, 96))
-    monkeypatch.setattr(Models, "loaded", classmethod(lambda cls: Models(Focus(), Heights(), Bright())))
+    monkeypatch.setattr(Models, "loaded", classmethod(lambda cls, _=None: Models(Focus(), Heights(), Bright())))
     (tmp_path / "d" / "a.npy").mkdir(parents=True)  # a folder in the way
     result = CliRunner().invoke(
         app, ["look", str(file), "--json", "--pixel-size-m", "2e-9", "--depth-dir", str(tmp_path / "d")]

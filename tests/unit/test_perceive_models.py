@@ -168,12 +168,9 @@ def test_heights_of_defects_are_those_of_the_map() -> None:
     assert seen.defects is not None and seen.defects[0].height_m == pytest.approx(0.0, abs=1e-9)  # a slope, no bump
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (31, 33), (64, 64)])
+@pytest.mark.parametrize("shape", [(32, 33), (64, 64), (40, 500)])
 def test_pictures_of_any_size_are_inspected(shape: tuple[int, int]) -> None:
     picture = np.tile(NOISE, (5, 5))[: shape[0], : shape[1]]
-    if picture.size == 1:
-        assert look(Perceiver(None, Ramp(), Finds()), pixels=picture).unseen is not None  # one pixel is blank
-        return
     seen = look(Perceiver(None, Ramp(), Finds()), pixels=picture)
     assert seen.defects == () and seen.depth is not None and seen.depth.height_m.shape == shape
 
@@ -271,3 +268,30 @@ def test_a_shape_without_an_engine_is_told() -> None:
     perceiver = Perceiver(Sharp(), lacks=lambda shape: shape == (128, 160))
     assert look(perceiver, wanted=Wanted()).flags == ("shape_not_built",)
     assert look(Perceiver(Sharp()), wanted=Wanted()).flags == ()
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (31, 33), (20, 20)])
+def test_a_picture_below_the_models_cells_is_not_called_clean(shape: tuple[int, int]) -> None:
+    picture = np.tile(NOISE, (5, 5))[: shape[0], : shape[1]]
+    seen = look(Perceiver(None, Ramp(), Finds()), pixels=picture)
+    assert seen.defects is None and "too few to inspect" in (seen.unseen or "")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [({"rows_valid": 40}, "partial"), ({"complete": False}, "partial"), ({"databar_rows": 100}, "databar_rows")],
+)
+def test_a_picture_that_is_not_all_there_is_not_called_clean(said: dict[str, Any], words: str) -> None:
+    seen = look(Perceiver(Sharp(), Ramp(), Finds()), **said)
+    assert seen.defects is None and seen.depth is None and words in (seen.unseen or "")
+
+
+def test_of_a_picture_too_large_to_be_read_in_time_focus_is_read_in_the_middle() -> None:
+    sharp = Sharp()
+    picture = np.zeros((2400, 2700), np.uint8)
+    picture[1000:1400, 1200:1500] = np.tile(NOISE, (4, 2))
+    picture[::2] += 9  # not blank anywhere
+    seen = look(Perceiver(sharp, Ramp(), Finds()), pixels=picture)
+    assert [image.shape for image in sharp.images] == [(2048, 2048)]
+    np.testing.assert_array_equal(sharp.images[0], picture[176:2224, 326:2374])
+    assert seen.score == GOOD.score and seen.defects is None and "send tiles" in (seen.unseen or "")

@@ -212,7 +212,7 @@ def test_heights_are_judged_against_the_truth_at_the_maps_own_size() -> None:
     assert coarse is not None and coarse[0] > 0.7
     assert wrong is not None and wrong[0] == pytest.approx(-1.0)
     assert agreement(LEVEL) is None and agreement(BLIND) is None
-    assert "do not agree" in " ".join(inspection_words([field(height_m=-heights())]))
+    assert "do not follow" in " ".join(inspection_words([field(height_m=-heights())]))
 
 
 def test_finds_misses_and_false_alarms_carry_their_own_numbers() -> None:
