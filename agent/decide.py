@@ -19,6 +19,8 @@ from agent.control.pace import Pace
 from agent.control.standing import Standing
 from agent.control.steering import Steering, acknowledge
 from agent.messages import (
+    NOT_BUILT,
+    SOURCES,
     Ack,
     Asked,
     Decision,
@@ -37,17 +39,15 @@ from agent.messages import (
     Suggestion,
     Wanted,
 )
+from engines.readings import JUDGEABLE
 
 SETTLED_PHASES = (Phase.IDLE, Phase.CONVERGED, Phase.HELD)
 RESTART_SCORE = 1.0  # points below the score at convergence: 4 half depths on the virtual microscope
-JUDGEABLE = 0.3  # content below which the score says more about the picture than about focus
 RESTART_FRAMES = 2  # in a row: one blurred frame may be a jolt
 VALID_S, VALID_FRAMES = 5.0, 2.0  # a suggestion is good for as many frame times as its answer is waited for
 EVIDENT_M = 50e-9  # the header must show a change that was acknowledged, to a read-back's rounding
 INTRUDED_S, INTRUDED_FRAMES = 5.0, 3.0  # after a second producer's last frame until one is believed to be alone
 NOTHING = Wanted()
-NOT_BUILT = "shape_not_built"
-SOURCES = 16  # whose shapes are remembered
 MOVED = (Outcome.APPLIED, Outcome.CLIPPED)
 GO_BACK = ("rejected", "clipped")  # the controller answers, but not as asked: it may still take the way back
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from engines.readings import DepthMap
 
+SOURCES = 16  # columns times detectors; a producer that invents sources must not fill the memory
+NOT_BUILT = "shape_not_built"  # of FLAG_CODES
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the frame; x1 and y1 exclusive
 
 

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 
 from agent.errors import EngineError
 from agent.evidence import take_evidence
-from agent.messages import Defect, Findings, Frame, Optics, Wanted
+from agent.messages import NOT_BUILT, SOURCES, Defect, Findings, Frame, Optics, Wanted
 from agent.placing import placed, within
 from engines.errors import DeviceLostError, InferenceError
 from engines.readings import Defects, DepthMap, FocusReading
-from engines.scene import Levels, Scene, levels_of
+from engines.scene import STRIDE_PX, Levels, Scene, levels_of, padded
 
 T = TypeVar("T")
 
-STRIDE_PX = 32  # heights and widths of what a model sees are multiples of it
 SATURATED = 0.2  # share of pixels at an end of the scale from which levels no longer tell contrast
 BLANK_LEVELS = 1.5  # standard deviation, grey levels of 255, below which there is no picture
 SAMPLED_ROWS = 32  # tell the levels of a picture: of 1,000 pixels a row, to a quarter of a grey level
@@ -34,9 +33,6 @@ GOLDEN = 0.6180339887498949  # multiples of it fall between one another: no line
 TAIL_SAMPLES = 60_000  # places the 0.1 % percentile to an eighth of its share
 LOST = 1000  # failures that a lost GPU counts as: more than any number that is waited for
 CENTRAL_PX = 2048
-SMALLEST_PX = 32  # a side: one cell of the models' coarsest stage
-NOT_BUILT = "shape_not_built"
-SOURCES = 16  # whose last picture is remembered: as many as have a place in the live lane
 INSPECTED_PX = 2048 * 3072  # 2 s and 2 GB on two idle cores: a larger picture would hold up whatever comes after it
 ELEMENTARY_CHARGE_C = 1.602176634e-19
 
@@ -267,8 +263,8 @@ def unreadable(frame: Frame, pixels: NDArray[Any], spread: float) -> str | None:
         return f"databar_rows is {asked.databar_rows} of {rows} rows: there is no picture"
     if asked.complete is False or (asked.rows_valid is not None and asked.rows_valid < rows):
         return "the frame is partial: what was not scanned cannot be inspected; send the whole one"
-    if min(pixels.shape) < SMALLEST_PX:
-        return f"{pixels.shape[1]}x{pixels.shape[0]} pixels are too few to inspect: {SMALLEST_PX} a side at least"
+    if min(pixels.shape) < STRIDE_PX:
+        return f"{pixels.shape[1]}x{pixels.shape[0]} pixels are too few to inspect: {STRIDE_PX} a side at least"
     if pixels.size > INSPECTED_PX:
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         return f"{size} pixels are more than can be inspected in time ({INSPECTED_PX / 1e6:.0f} million): send tiles"
@@ -333,15 +329,6 @@ def some_rows(pixels: NDArray[Any]) -> NDArray[Any]:
 @lru_cache(maxsize=8)
 def _rows(height: int) -> NDArray[np.intp]:
     return np.unique((np.arange(SAMPLED_ROWS) * GOLDEN % 1.0 * height).astype(np.intp))
-
-
-def padded(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Reflected at the lower and right border to multiples of the models' stride."""
-    down, right = -levels.shape[0] % STRIDE_PX, -levels.shape[1] % STRIDE_PX
-    if not down and not right:
-        return np.ascontiguousarray(levels)
-    mode = cv2.BORDER_REFLECT_101 if min(levels.shape) > STRIDE_PX else cv2.BORDER_REPLICATE
-    return np.asarray(cv2.copyMakeBorder(levels, 0, down, 0, right, mode), np.uint8)
 
 
 def saturated_share(pixels: NDArray[Any], optics: Optics) -> float:

@@ -13,7 +13,7 @@ import zmq
 from agent.clock import Clock
 from agent.control.pace import Pace
 from agent.errors import ConfigurationError, MalformedFrameError
-from agent.messages import Books, Flag, Frame, Lane, Optics
+from agent.messages import SOURCES, Books, Flag, Frame, Lane, Optics
 from agent.settings import Frames
 from agent.wire import array1
 from agent.wire.curve import Guard, protect_bind
@@ -22,7 +22,6 @@ from agent.wire.sockets import Tie, attach, beyond_loopback, prepare
 log = logging.getLogger(__name__)
 
 TICK_MS = 100  # how often an idle thread shows that it lives, and looks whether to stop
-SOURCES = 16  # columns times detectors; a producer that invents sources must not fill the memory
 OVERHEAD_BYTES = 4096  # header, structs and message of a queued frame: a flood of tiny ones has a bound too
 FLAG_EVERY_NS = 1_000_000_000  # a condition that persists is told once a second, with its count
 CLEAR_AFTER_S, CLEAR_AFTER_FRAMES = 5.0, 3.0  # and is over when it did not come back for so long

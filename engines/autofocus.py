@@ -9,9 +9,9 @@ from engines.built import lacks
 from engines.errors import InferenceError
 from engines.load import Loaded
 from engines.readings import FocusReading
+from engines.scene import check_shape
 
 TASK = "autofocus"
-STRIDE_PX = 32  # heights and widths are multiples of this
 SMALLEST_PX = 128  # below it the picture is too small for the network's coarsest stage to mean anything
 NEUTRAL_PIXEL_M = 25e-9  # middle of the trained 2..250 nm, where the condition is zero
 
@@ -31,10 +31,8 @@ class Autofocus:
 
     def read(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> FocusReading | None:
         """image (h, w) uint8, both multiples of 32. None where the picture is too small to judge."""
-        height, width = image.shape
-        if height % STRIDE_PX or width % STRIDE_PX:
-            raise ValueError(f"a {height}x{width} picture reached the network; pad it to multiples of {STRIDE_PX}")
-        if min(height, width) < SMALLEST_PX:
+        check_shape(image)
+        if min(image.shape) < SMALLEST_PX:
             return None
         out = self._engine.run(image, condition(pixel_size_m))
         return reading(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+JUDGEABLE = 0.3  # content below which a reading says more about the picture than about focus or defects
+
 
 @dataclass(frozen=True)
 class FocusReading:

@@ -153,6 +153,9 @@ def _trained(
     trainer: Trainer, task: str, minutes: float, *, seed: int, out: Path, validate_on: Path | None
 ) -> Manifest:
     command = f"beamside calibrate train {task} --minutes {minutes:g} --seed {seed}"
+    if validate_on is not None:
+        # A manifest travels: no folder of the machine it was made on goes along.
+        command += f" --validate-on {validate_on.name if validate_on.is_absolute() else validate_on}"
     with _bars() as bars:
         plan = trainer.plan_for(minutes, seed=seed)
         return trainer.run(plan, out=out, command=command, progress=_teller(bars), outside_data=validate_on)

@@ -28,8 +28,9 @@ from agent.commands.plate import told as in_words
 from agent.errors import BeamsideError, UsageError
 from agent.flags import CONDITIONS
 from agent.wire.outbound import plain
-from engines.autofocus import SMALLEST_PX, STRIDE_PX
+from engines.autofocus import SMALLEST_PX
 from engines.defects import TRAINED_PIXEL_M
+from engines.scene import STRIDE_PX
 
 PATIENCE_S = 2.0  # before a progress bar appears
 PIXEL_SIZES_M = (1e-13, 1e-3)  # as the wire takes them

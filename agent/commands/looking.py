@@ -18,7 +18,7 @@ from agent.commands.outputs import Outputs, Targets, save
 from agent.commands.relief import Relief
 from agent.errors import EngineError
 from agent.messages import Defect, Frame, Lane, Optics
-from agent.perceive import BLANK_LEVELS, SATURATED, eight_bits, padded, picture, saturated_share, scene_of
+from agent.perceive import BLANK_LEVELS, SATURATED, eight_bits, picture, saturated_share, scene_of
 from agent.placing import height_above_surroundings, placed
 from agent.settings import Engines
 from engines.autofocus import Autofocus
@@ -26,8 +26,8 @@ from engines.defects import DefectFinder
 from engines.depth import Depth
 from engines.errors import InferenceError, ModelError
 from engines.load import Loaded, load
-from engines.readings import DepthMap, FocusReading, FoundDefect
-from engines.scene import Levels, Scene, levels_of
+from engines.readings import JUDGEABLE, DepthMap, FocusReading, FoundDefect
+from engines.scene import Levels, Scene, levels_of, padded
 from engines.tiles import (
     DefectReader,
     DepthReader,
@@ -40,7 +40,6 @@ from engines.tiles import (
     tiles,
 )
 
-JUDGEABLE = 0.3  # content below which the score says more about the picture than about focus
 BAND_ROWS = 512  # counted at a time: a mask of a whole large picture would be as large again
 
 

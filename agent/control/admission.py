@@ -14,8 +14,6 @@ OTHER_COLUMNS = ("ion", "fib", "optical", "camera")  # whose pictures say nothin
 LEAP = 10_000  # frame numbers skipped at once: no queue loses so many
 STEP_BACK_NS = 1_000_000  # a clock that goes back by more is another clock
 PASSED_OVER = ("two_sessions", "frame_repeated")  # such a frame says nothing of the stream
-WORKING_DISTANCE_TOLERANCE_M = 50e-9  # read-backs are rounded
-STIGMATOR_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)

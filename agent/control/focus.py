@@ -5,7 +5,6 @@ The routine never corrects on a direction it may have wrong, spends a bounded nu
 it began when it gives up.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.control.envelope import Envelope, Move, gate
@@ -215,8 +214,3 @@ def _differ(a: Move, b: Move) -> bool:
     return len(distinct([a.working_distance_m, b.working_distance_m])) > 1 or (
         max(abs(a.stigmator_x - b.stigmator_x), abs(a.stigmator_y - b.stigmator_y)) > SAME_STIGMATOR
     )
-
-
-def settings_of(evidence: Sequence[Evidence]) -> tuple[float, ...]:
-    """Distinct working distances seen: a suggestion without steering waits for a new one."""
-    return tuple(distinct([e.working_distance_m for e in evidence]))

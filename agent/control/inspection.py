@@ -7,12 +7,11 @@ next waits until t is that share of the time since; of several sources the one t
 from dataclasses import dataclass, replace
 
 from agent.control.admission import standing_reason
-from agent.messages import Findings, Flag, Frame, Heights, Lane
+from agent.messages import SOURCES, Findings, Flag, Frame, Heights, Lane
+from engines.readings import JUDGEABLE
 
-SOURCES = 16  # remembered, as many as have a place in the live lane
 UNKNOWN_S = 1.0  # between two readings while it is not known how long one takes
 PATIENCE = 2.0  # periods that the others wait for the source whose turn it is
-JUDGEABLE = 0.3  # content below which a picture shows too little to call it clean
 DOUBTS = {
     "no_pixel_size": "they come without a pixel size and have no heights: send pixel_size_m, or a field width",
     "featureless": "they show hardly more than noise: that nothing was found says little",

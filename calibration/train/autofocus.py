@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from calibration.networks.autofocus import CONDITION
-from calibration.train import data, describe, export, learn
+from calibration.train import data, export, learn
+from calibration.train.describe import AUTOFOCUS
 from calibration.train.figures import BASELINES, Answers, baseline, figures, rmse
 from calibration.train.learn import Plan, Progress
 from calibration.train.outside import outside
+from calibration.train.package import Metrics
 from calibration.train.scenes import KINDS, SIDE
 from engines import manifest
 from engines.autofocus import TASK, Autofocus
@@ -26,8 +28,6 @@ EPOCHS, COARSE_EPOCHS = 13, 10
 FEWEST = 400
 HELD_OUT = 2000
 WHOLE_SHARE = 20  # held-out pictures to one scene, twice blurred, read whole: another size than the training's
-
-Metrics = dict[str, dict[str, float]]
 
 
 def plan_for(minutes: float, *, seed: int) -> Plan:
@@ -56,19 +56,15 @@ def run(
     network = learn.train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress)
     learn.set_width(network, tuning)
     model = package / manifest.MODEL_FILE
-    export.to_onnx(network, model, condition=CONDITION, outputs=describe.OUTPUT_NAMES)
-    record = describe.training_of(
-        command=command,
-        seed=plan.seed,
-        samples=len(training),
-        steps=plan.steps(len(training)),
-        parameters=sum(p.numel() for p in network.parameters()),
+    export.to_onnx(network, model, condition=CONDITION, outputs=AUTOFOCUS.output_names)
+    record = AUTOFOCUS.training(
+        network, command=command, seed=plan.seed, samples=len(training), steps=plan.steps(len(training))
     )
     metrics = measure(model.read_bytes(), training=training, held_out=held_out, seed=plan.seed)
-    manifest.write(package, describe.manifest_of(package, training=record, metrics=metrics))
+    AUTOFOCUS.write(package, record, metrics)
     if outside_data is not None:
         metrics |= outside(Autofocus(load(TASK, models=out, backend="onnxruntime")), outside_data)
-        manifest.write(package, describe.manifest_of(package, training=record, metrics=metrics))
+        AUTOFOCUS.write(package, record, metrics)
     shutil.rmtree(work)
     return manifest.read(package)[0]
 
@@ -112,7 +108,7 @@ def by_kind(truth: data.Samples, said: Answers) -> dict[str, float]:
 def answers(model: bytes, samples: data.Samples) -> Answers:
     """What the exported file says of each sample, through the engine that will serve it."""
     engine = OnnxEngine(model, threads=2)
-    said: dict[str, list[float]] = {name: [] for name in describe.OUTPUT_NAMES}
+    said: dict[str, list[float]] = {name: [] for name in AUTOFOCUS.output_names}
     for image, condition in zip(samples.image, samples.condition, strict=True):
         for name, value in engine.run(image, condition).items():
             said[name].append(float(value[0]))

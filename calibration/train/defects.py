@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from calibration.train import defects_data as data
-from calibration.train import defects_describe as describe
 from calibration.train import export
 from calibration.train.defects_data import Fields, Recipe
+from calibration.train.defects_describe import DEFECTS
 from calibration.train.defects_figures import (
     RATES,
     by_class,
@@ -26,6 +26,7 @@ from calibration.train.defects_figures import (
 from calibration.train.defects_learn import Plan, train
 from calibration.train.defects_outside import outside
 from calibration.train.learn import Progress
+from calibration.train.package import Metrics
 from engines import manifest
 from engines.defects import TASK, THRESHOLD, WORKING_POINT, DefectFinder
 from engines.load import load
@@ -37,8 +38,6 @@ FEWEST = 160
 HELD_OUT = 800
 CLEAN_FACTOR = 2  # clean pictures for each picture with defects: a rare event needs many
 PATTERNED = ("lines", "contacts")  # what is inspected, and so what is scored
-
-Metrics = dict[str, dict[str, float]]
 
 
 def plan_for(minutes: float, *, seed: int) -> Plan:
@@ -65,20 +64,16 @@ def run(
     training = _pictures("pictures", plan.pictures, Recipe(plan.seed), work=work, progress=progress)
     network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress)
     model = package / manifest.MODEL_FILE
-    export.to_onnx(network, model, condition=CONDITION, outputs=describe.OUTPUT_NAMES)
-    record = describe.training_of(
-        command=command,
-        seed=plan.seed,
-        samples=len(training),
-        steps=plan.steps(len(training)),
-        parameters=sum(p.numel() for p in network.parameters()),
+    export.to_onnx(network, model, condition=CONDITION, outputs=DEFECTS.output_names)
+    record = DEFECTS.training(
+        network, command=command, seed=plan.seed, samples=len(training), steps=plan.steps(len(training))
     )
     metrics = measure(model.read_bytes(), plan, work=work, progress=progress)
-    manifest.write(package, describe.manifest_of(package, training=record, metrics=metrics))
+    DEFECTS.write(package, record, metrics)
     if outside_data is not None:
         finder = DefectFinder(load(TASK, models=out, backend="onnxruntime"))
         metrics |= outside(finder, outside_data / "montecarlo")
-        manifest.write(package, describe.manifest_of(package, training=record, metrics=metrics))
+        DEFECTS.write(package, record, metrics)
     shutil.rmtree(work)
     return manifest.read(package)[0]
 

@@ -1,39 +1,17 @@
 """What the defect package says of itself: inputs, outputs, units, and the definitions of its labels in words."""
 
-import datetime
-from pathlib import Path
+import msgspec
 
 from calibration.networks.defects import BEST
 from calibration.train import defects_data as data
 from calibration.train.develop import ELECTRONS, PIXEL_M, VOLTAGE_V
-from calibration.train.export import OPSET
+from calibration.train.package import IMAGE, SCENE, Described
 from calibration.twin.contrast import SMALLEST_PX, VISIBLE
 from calibration.twin.defects import OWN_ROUGHNESS, TELLS_M, TELLS_YIELD
 from engines.defects import CLASSES, TASK
-from engines.manifest import MODEL_FILE, Manifest, Tensor, Training, digest
-from engines.scene import CONDITION, NEUTRAL_ELECTRONS, NEUTRAL_PIXEL_M, NEUTRAL_VOLTAGE_V
+from engines.manifest import Tensor
 
-VERSION = "1"
-INPUTS = (
-    Tensor(
-        name="image",
-        dtype="uint8",
-        shape=(1, 1, "height", "width"),
-        unit="grey level",
-        meaning="the frame without its databar; height and width are multiples of 32, 64 at least",
-    ),
-    Tensor(
-        name="condition",
-        dtype="float32",
-        shape=(1, CONDITION),
-        unit="1",
-        meaning=(
-            "mean / 255 and standard deviation / 255 of the whole picture; then, each with a 1 behind it or two zeros "
-            f"where unknown: log10(pixel size / {NEUTRAL_PIXEL_M * 1e9:g} nm), log10(primary electrons a pixel / "
-            f"{NEUTRAL_ELECTRONS:g}), log10(accelerating voltage / {NEUTRAL_VOLTAGE_V:g} V)"
-        ),
-    ),
-)
+LARGE_ENOUGH = msgspec.structs.replace(IMAGE, meaning=f"{IMAGE.meaning}, 64 at least")
 OUTPUTS = (
     Tensor(
         name="confidence",
@@ -57,7 +35,6 @@ OUTPUTS = (
         meaning="x0, y0, x1, y1 from the outer corner of the first pixel, x right, y down; not clipped to the picture",
     ),
 )
-OUTPUT_NAMES = tuple(tensor.name for tensor in OUTPUTS)
 
 LABELS = {
     "box_px": (
@@ -86,33 +63,4 @@ DATA = (
     f"{ELECTRONS[0]:g}..{ELECTRONS[1]:g} primaries a pixel; edge roughness, grain, patchy yield, streaks, drift tears, "
     "charging, line jitter, line noise, shading, amplifier lag, gain, offset, clip, percentile stretch"
 )
-
-
-def manifest_of(package: Path, *, training: Training, metrics: dict[str, dict[str, float]]) -> Manifest:
-    """The manifest of the model.onnx that stands in the package."""
-    return Manifest(
-        format=1,
-        name=TASK,
-        task=TASK,
-        version=VERSION,
-        sha256=digest((package / MODEL_FILE).read_bytes()),
-        opset=OPSET,
-        inputs=INPUTS,
-        outputs=OUTPUTS,
-        training=training,
-        metrics=metrics,
-    )
-
-
-def training_of(*, command: str, seed: int, samples: int, steps: int, parameters: int) -> Training:
-    """The record of a training that ends now."""
-    return Training(
-        data=DATA,
-        labels=LABELS,
-        seed=seed,
-        command=command,
-        date=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
-        samples=samples,
-        steps=steps,
-        parameters=parameters,
-    )
+DEFECTS = Described(TASK, "1", inputs=(LARGE_ENOUGH, SCENE), outputs=OUTPUTS, labels=LABELS, data=DATA)

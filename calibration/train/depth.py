@@ -4,7 +4,6 @@ Pictures, and a checkpoint after each epoch, are kept in the work folder until t
 that was stopped goes on where it was.
 """
 
-import datetime
 import shutil
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from numpy.typing import NDArray
 
 from calibration.train import depth_data, export
 from calibration.train.depth_data import HELD_OUT, TRAINING, TUNING, Fields
-from calibration.train.depth_describe import DATA, INPUTS, LABELS, OUTPUT_NAMES, OUTPUTS, VERSION
+from calibration.train.depth_describe import DEPTH
 from calibration.train.depth_figures import Intensity, by_kind, figures
 from calibration.train.depth_learn import Plan, set_width, train
 from calibration.train.depth_outside import outside
 from calibration.train.learn import Progress
+from calibration.train.package import Metrics
 from engines import manifest
 from engines.depth import TASK, Depth
 from engines.load import load
@@ -27,8 +27,6 @@ from engines.scene import CONDITION
 PICTURES_PER_MINUTE = 200  # of the whole training
 EPOCHS, COARSE_EPOCHS = 14, 10
 FEWEST, HELD_OUT_PICTURES = 180, 1440
-
-Metrics = dict[str, dict[str, float]]
 
 
 def plan_for(minutes: float, *, seed: int) -> Plan:
@@ -52,22 +50,15 @@ def run(
     network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress)
     set_width(network, tuning)
     model = package / manifest.MODEL_FILE
-    export.to_onnx(network, model, condition=CONDITION, outputs=OUTPUT_NAMES)
-    record = manifest.Training(
-        data=DATA,
-        labels=LABELS,
-        seed=plan.seed,
-        command=command,
-        date=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
-        samples=len(training),
-        steps=plan.steps(len(training)),
-        parameters=sum(p.numel() for p in network.parameters()),
+    export.to_onnx(network, model, condition=CONDITION, outputs=DEPTH.output_names)
+    record = DEPTH.training(
+        network, command=command, seed=plan.seed, samples=len(training), steps=plan.steps(len(training))
     )
     metrics = measure(model.read_bytes(), training=training, held_out=held_out)
-    manifest.write(package, described(package, training=record, metrics=metrics))
+    DEPTH.write(package, record, metrics)
     if outside_data is not None:
         metrics |= outside(Depth(load(TASK, models=out, backend="onnxruntime")), outside_data)
-        manifest.write(package, described(package, training=record, metrics=metrics))
+        DEPTH.write(package, record, metrics)
     shutil.rmtree(work)
     return manifest.read(package)[0]
 
@@ -101,19 +92,3 @@ def maps(model: bytes, fields: Fields) -> tuple[NDArray[np.float32], NDArray[np.
         said.append(out["height_px"][0, 0].copy())
         scale.append(out["scale_px"][0, 0].copy())
     return np.stack(said), np.stack(scale)
-
-
-def described(package: Path, *, training: manifest.Training, metrics: Metrics) -> manifest.Manifest:
-    """The manifest of the model.onnx that stands in the package."""
-    return manifest.Manifest(
-        format=1,
-        name=TASK,
-        task=TASK,
-        version=VERSION,
-        sha256=manifest.digest((package / manifest.MODEL_FILE).read_bytes()),
-        opset=export.OPSET,
-        inputs=INPUTS,
-        outputs=OUTPUTS,
-        training=training,
-        metrics=metrics,
-    )

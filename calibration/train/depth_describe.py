@@ -2,30 +2,10 @@
 
 from calibration.train import develop
 from calibration.train.depth_data import COARSE_M, FINE_SHARE, GROUND_M, LOOKS, SHARES
+from calibration.train.package import IMAGE, SCENE, Described
+from engines.depth import TASK
 from engines.manifest import Tensor
-from engines.scene import CONDITION, NEUTRAL_ELECTRONS, NEUTRAL_PIXEL_M, NEUTRAL_VOLTAGE_V
 
-VERSION = "1"
-INPUTS = (
-    Tensor(
-        name="image",
-        dtype="uint8",
-        shape=(1, 1, "height", "width"),
-        unit="grey level",
-        meaning="the frame without its databar; height and width are multiples of 32",
-    ),
-    Tensor(
-        name="condition",
-        dtype="float32",
-        shape=(1, CONDITION),
-        unit="1",
-        meaning=(
-            "mean / 255 and standard deviation / 255 of the whole frame, then log10(x / neutral) and 1, or two zeros "
-            f"where unknown, of: pixel size ({NEUTRAL_PIXEL_M * 1e9:g} nm), electrons a pixel "
-            f"({NEUTRAL_ELECTRONS:g}), accelerating voltage ({NEUTRAL_VOLTAGE_V:g} V)"
-        ),
-    ),
-)
 OUTPUTS = (
     Tensor(
         name="height_px",
@@ -42,7 +22,6 @@ OUTPUTS = (
         meaning="its Laplace scale: |error| <= 1.14 of it in 68 % of pixels",
     ),
 )
-OUTPUT_NAMES = tuple(tensor.name for tensor in OUTPUTS)
 LABELS = {
     "height_px": "the twin's exact height over the pixel size, above the first percentile of the field",
     "scale_px": "no label: the scale of the Laplace likelihood, widened by one factor on a tuning set to cover 68 %",
@@ -58,3 +37,4 @@ DATA = (
     f"{GROUND_M[1] * 1e9:g} nm rms; yield exponent, bloom, shadow, floor, backscatter share and range, probe to 3 px, "
     "material, charging, line jitter, line noise, amplifier lag, shading, gain and offset at random"
 )
+DEPTH = Described(TASK, "1", inputs=(IMAGE, SCENE), outputs=OUTPUTS, labels=LABELS, data=DATA)

@@ -1,29 +1,16 @@
 """What the autofocus package says of itself: inputs, outputs, units, and the definitions of its labels in words."""
 
-import datetime
-from pathlib import Path
-
 from calibration.train import labels, picture, scenes
-from calibration.train.export import OPSET
+from calibration.train.package import IMAGE, Described
 from engines.autofocus import NEUTRAL_PIXEL_M, TASK
-from engines.manifest import MODEL_FILE, Manifest, Tensor, Training, digest
+from engines.manifest import Tensor
 
-VERSION = "1"
-INPUTS = (
-    Tensor(
-        name="image",
-        dtype="uint8",
-        shape=(1, 1, "height", "width"),
-        unit="grey level",
-        meaning="the frame without its databar; height and width are multiples of 32",
-    ),
-    Tensor(
-        name="condition",
-        dtype="float32",
-        shape=(1, 2),
-        unit="1",
-        meaning=f"log10(pixel size / {NEUTRAL_PIXEL_M * 1e9:g} nm), 1; zeros where the pixel size is unknown",
-    ),
+TOLD = Tensor(
+    name="condition",
+    dtype="float32",
+    shape=(1, 2),
+    unit="1",
+    meaning=f"log10(pixel size / {NEUTRAL_PIXEL_M * 1e9:g} nm), 1; zeros where the pixel size is unknown",
 )
 OUTPUTS = (
     Tensor(name="score", dtype="float32", shape=(1,), unit="1", meaning="0..10, see training.labels"),
@@ -31,7 +18,6 @@ OUTPUTS = (
     Tensor(name="log_blur_sigma", dtype="float32", shape=(1,), unit="ln px", meaning="its standard deviation"),
     Tensor(name="content", dtype="float32", shape=(1,), unit="1", meaning="0..1, see training.labels"),
 )
-OUTPUT_NAMES = tuple(tensor.name for tensor in OUTPUTS)
 
 LABELS = {
     "score": (
@@ -58,34 +44,4 @@ DATA = (
     f"amplifier lag, gain, offset, clip, percentile stretch, tone curve; "
     f"{picture.EMPTY_SHARE:.0%} black, white or pure noise"
 )
-
-
-def manifest_of(package: Path, *, training: Training, metrics: dict[str, dict[str, float]]) -> Manifest:
-    """The manifest of the model.onnx that stands in the package."""
-    return Manifest(
-        format=1,
-        name=TASK,
-        task=TASK,
-        version=VERSION,
-        sha256=digest((package / MODEL_FILE).read_bytes()),
-        opset=OPSET,
-        inputs=INPUTS,
-        outputs=OUTPUTS,
-        training=training,
-        metrics=metrics,
-    )
-
-
-def training_of(*, command: str, seed: int, samples: int, steps: int, parameters: int) -> Training:
-    """The record of a training that ends now."""
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    return Training(
-        data=DATA,
-        labels=LABELS,
-        seed=seed,
-        command=command,
-        date=now.isoformat(),
-        samples=samples,
-        steps=steps,
-        parameters=parameters,
-    )
+AUTOFOCUS = Described(TASK, "1", inputs=(IMAGE, TOLD), outputs=OUTPUTS, labels=LABELS, data=DATA)

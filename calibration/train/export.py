@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from engines.scene import STRIDE_PX
+
 OPSET = 18
 TRACED_PX = (192, 256)  # parity is checked at other sizes
-STRIDE_PX = 32
 
 
 def to_onnx(network: nn.Module, path: Path, *, condition: int, outputs: tuple[str, ...]) -> None:

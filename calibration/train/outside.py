@@ -17,9 +17,9 @@ from calibration.train.figures import spearman
 from calibration.twin import probe, specimen
 from engines.autofocus import Autofocus
 from engines.readings import FocusReading
+from engines.scene import STRIDE_PX
 
 GAUSSIAN_BLUR_PX = (0.0, 0.7, 1.0, 1.5, 2.2, 3.3, 5.0, 7.5, 11.0, 16.0)
-STRIDE_PX = 32
 
 Case = tuple[NDArray[np.uint8], float | None, float]  # picture, pixel size, true sigma in pixels
 

@@ -63,11 +63,6 @@ class VirtualMicroscope:
         """h_eff with the true in-focus probe."""
         return self.settings.half_depth_of_focus_m
 
-    @property
-    def truth_m(self) -> tuple[float, float, float]:
-        """(z, ax, ay) now."""
-        return (self.defocus_m, *self.astigmatism_m)
-
     # What anybody may read.
 
     @property

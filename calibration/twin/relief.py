@@ -118,11 +118,6 @@ RELIEFS: dict[str, Callable[..., Field]] = {
 }
 
 
-def above_lowest(height_m: Field) -> Field:
-    """Heights above the field's lowest plateau: the first percentile, so that one deep pixel is no plateau."""
-    return np.asarray(height_m - np.float32(np.percentile(height_m, 1.0)), np.float32)
-
-
 def _islands(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
     pitch = float(rng.uniform(20.0, 60.0))
     highest = float(np.exp(rng.uniform(np.log(5.0), np.log(40.0))))

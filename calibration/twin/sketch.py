@@ -179,7 +179,7 @@ def _centres(du: Field, dv: Field, hole: NDArray[np.int32], radius: float) -> tu
     return tuple(Feature(x, y, radius) for _, x, y in nearest.values())
 
 
-def disc(sketch_shape: tuple[int, int], x: float, y: float, radius: float) -> Field:
+def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> Field:
     """Signed distance to a circle, positive within."""
-    yy, xx = np.mgrid[: sketch_shape[0], : sketch_shape[1]].astype(np.float32)
+    yy, xx = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     return np.asarray(radius - np.hypot(xx - x, yy - y), np.float32)

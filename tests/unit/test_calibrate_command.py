@@ -49,7 +49,8 @@ def test_minutes_seed_folder_and_the_command_reach_the_trainer(trainer: Trainer,
     assert trainer.asked["plan"] == (7.0, 3)
     assert trainer.asked["out"] == tmp_path
     assert trainer.asked["outside_data"] == tmp_path
-    assert trainer.asked["command"] == f"beamside calibrate train {trainer.task} --minutes 7 --seed 3"
+    command = f"beamside calibrate train {trainer.task} --minutes 7 --seed 3 --validate-on {tmp_path.name}"
+    assert trainer.asked["command"] == command
 
 
 def test_json_is_the_manifest_and_nothing_else(trainer: Trainer, tmp_path: Path) -> None:

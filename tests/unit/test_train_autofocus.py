@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from agent.commands import calibrate
 from agent.errors import BeamsideError
 from calibration.networks.autofocus import CONDITION, AutofocusNet
-from calibration.train import autofocus, data, describe, export, figures, labels, learn, outside, scenes
+from calibration.train import autofocus, data, export, figures, labels, learn, outside, scenes
 from calibration.train.cycle import Cycle
+from calibration.train.describe import AUTOFOCUS
 from engines.autofocus import Autofocus
 from engines.load import load
 from engines.onnx import OnnxEngine
@@ -133,7 +134,7 @@ def exported(few: data.Samples, tmp_path_factory: pytest.TempPathFactory) -> tup
     network.settle(torch.from_numpy(few.image[:16])[:, None])
     network.eval()
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export.to_onnx(network, path, condition=CONDITION, outputs=describe.OUTPUT_NAMES)
+    export.to_onnx(network, path, condition=CONDITION, outputs=AUTOFOCUS.output_names)
     return network, path.read_bytes()
 
 
@@ -147,7 +148,7 @@ def test_the_graph_says_what_torch_says_at_sizes_that_were_not_the_exports(
     said = OnnxEngine(model).run(image, condition)
     with torch.no_grad():
         expected = network(torch.from_numpy(image)[None, None], torch.from_numpy(condition)[None])
-    for name, value in zip(describe.OUTPUT_NAMES, expected, strict=True):
+    for name, value in zip(AUTOFOCUS.output_names, expected, strict=True):
         assert said[name][0] == pytest.approx(float(value[0]), abs=2e-4)
 
 

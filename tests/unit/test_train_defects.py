@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from calibration.networks.defects import BEST, STRIDE_PX, DefectNet, peaks
-from calibration.train import defects, defects_data, defects_describe, defects_figures, defects_learn, export
+from calibration.train import defects, defects_data, defects_figures, defects_learn, export
 from calibration.train.cycle import Cycle
 from calibration.train.defects_data import MOST, Fields, Recipe
+from calibration.train.defects_describe import DEFECTS
 from calibration.train.defects_outside import Outcome, by_class, outside, row
 from calibration.twin.inspection import inspected_frame
 from engines.defects import CLASSES, THRESHOLD, WORKING_POINT, DefectFinder
@@ -198,7 +199,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[DefectNet, bytes
     assert isinstance(last, torch.nn.Conv2d)
     torch.nn.init.normal_(last.weight, std=0.5)  # peaks of every confidence
     path = tmp_path_factory.mktemp("exported") / MODEL_FILE
-    export.to_onnx(network, path, condition=CONDITION, outputs=defects_describe.OUTPUT_NAMES)
+    export.to_onnx(network, path, condition=CONDITION, outputs=DEFECTS.output_names)
     return network, path.read_bytes()
 
 

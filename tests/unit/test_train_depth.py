@@ -8,7 +8,7 @@ import torch
 
 from calibration.networks.depth import UNIT_PX, DepthNet
 from calibration.train import depth, depth_data, depth_figures, depth_learn, export
-from calibration.train.depth_describe import OUTPUT_NAMES
+from calibration.train.depth_describe import DEPTH
 from calibration.train.develop import develop, draw_look
 from calibration.twin.emission import sky_view
 from calibration.twin.relief import RELIEFS
@@ -93,7 +93,7 @@ def test_the_exported_file_says_what_the_network_says_at_other_sizes(tmp_path: P
     torch.manual_seed(3)
     network = DepthNet().eval()
     network.widen(1.7)
-    export.to_onnx(network, tmp_path / "model.onnx", condition=CONDITION, outputs=OUTPUT_NAMES)
+    export.to_onnx(network, tmp_path / "model.onnx", condition=CONDITION, outputs=DEPTH.output_names)
     data = (tmp_path / "model.onnx").read_bytes()
     assert len(data) < 5_000_000
     engine = OnnxEngine(data, threads=1)
@@ -154,3 +154,12 @@ def test_heights_scale_with_the_pixel_size_that_is_told() -> None:
     assert UNIT_PX > 0
     with pytest.raises(ValueError, match="multiples of 32"):
         Depth(load("depth")).read(np.zeros((33, 64), np.uint8), Scene(pixel_size_m=1e-9))
+
+
+def test_heights_count_from_the_lowest_plateau() -> None:
+    z = np.full((50, 50), -30.0, np.float32)
+    z[:, 25:] = 12.0
+    z[0, 0] = -90.0  # one deep pixel is no plateau
+    (up,) = depth_data.above_lowest_px(z[None])
+    assert up[10, 10] == pytest.approx(0.0, abs=1e-6)
+    assert up[10, 40] == pytest.approx(42.0, rel=1e-6)

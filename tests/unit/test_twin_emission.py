@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.twin.emission import Emission, range_m, render, sky_view
-from calibration.twin.relief import RELIEFS, above_lowest
+from calibration.twin.relief import RELIEFS
 
 PIXEL_M = 1e-9
 Field = NDArray[np.float32]
@@ -99,12 +99,3 @@ def test_every_relief_is_repeatable_finite_and_has_height(kind: str) -> None:
     assert not np.array_equal(one, other)
     assert np.isfinite(one).all()
     assert 3e-9 < np.ptp(one) < 100 * 3e-9  # a pixel at least, and no tower
-
-
-def test_heights_count_from_the_lowest_plateau() -> None:
-    z = np.full((50, 50), -30e-9, np.float32)
-    z[:, 25:] = 12e-9
-    z[0, 0] = -90e-9  # one deep pixel is no plateau
-    up = above_lowest(z)
-    assert up[10, 10] == pytest.approx(0.0, abs=1e-12)
-    assert up[10, 40] == pytest.approx(42e-9, rel=1e-6)
