@@ -1,11 +1,10 @@
 """From heights to the 8-bit picture a dense model is trained on: emission, probe, dose, every nuisance. numpy only.
 
-The constants are drawn from ranges: a model must not know the twin's own silicon by heart. A least-squares fit to an
-electron Monte Carlo of silicon at 1 keV gives exponent 0.45, bloom 0.40 over 5.5 nm and 3.0 nm, shadow 0.42, floor 0.2,
-indirect share 0.25 (5 % of the contrast are left): CENTRED lies around that, WIDE holds it and much else.
+The constants are drawn from ranges: a model must not know the twin's own silicon by heart. CENTRED lies around what an
+electron Monte Carlo of silicon at 1 keV asks for (`calibration.twin.emission.Emission`), WIDE holds it and much else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -30,19 +29,48 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Shading:
-    """Ranges of the emission's constants; lengths in metres."""
+    """Ranges of the emission's constants; lengths in metres, drawn by their logarithm."""
 
     exponent: Range
-    bloom: Range
-    bloom_length_m: Range
-    bloom_height_m: Range
+    steepest: Range
+    side: Range
+    side_length_m: Range
+    side_height_m: Range
+    swallow: Range
+    swallow_height_m: Range
     shadow: Range
     floor: Range
     indirect: Range
 
 
-WIDE = Shading((0.25, 1.0), (0.1, 0.6), (3e-9, 9e-9), (2e-9, 9e-9), (0.3, 1.0), (0.03, 0.3), (0.0, 0.4))
-CENTRED = Shading((0.3, 0.75), (0.2, 0.6), (3.5e-9, 8e-9), (2e-9, 5e-9), (0.28, 0.62), (0.1, 0.3), (0.1, 0.4))
+WIDE = Shading(
+    exponent=(0.1, 1.0),
+    steepest=(1.4, 6.0),
+    side=(0.2, 2.0),
+    side_length_m=(3e-9, 16e-9),
+    side_height_m=(2.5e-9, 16e-9),
+    swallow=(0.0, 0.8),
+    swallow_height_m=(8e-9, 60e-9),
+    shadow=(0.05, 1.0),
+    floor=(0.0, 0.25),
+    indirect=(0.0, 0.4),
+)
+CENTRED = Shading(
+    exponent=(0.15, 0.6),
+    steepest=(1.5, 3.0),
+    side=(0.5, 1.5),
+    side_length_m=(4.5e-9, 13e-9),
+    side_height_m=(4e-9, 12e-9),
+    swallow=(0.25, 0.8),
+    swallow_height_m=(12e-9, 50e-9),
+    shadow=(0.06, 0.45),
+    floor=(0.0, 0.15),
+    indirect=(0.0, 0.3),
+)
+IN_METRES = ("side_length_m", "side_height_m", "swallow_height_m")
+WIDE_EDGE_SHARE = 0.3  # of looks: at higher voltages edges light up as far as backscattered electrons range
+EDGE_OF_RANGE = 0.24  # the side's length over Kanaya and Okayama's range, as it is at 1 keV
+WIDEST_EDGE_PX = 12.0
 
 
 @dataclass(frozen=True)
@@ -79,17 +107,7 @@ def draw_look(rng: np.random.Generator, *, pixel_size_m: float, shading: Shading
     sharp = float(rng.uniform(0.2, 1.1)) if rng.random() < 0.8 else float(rng.uniform(1.0, 3.0))
     oval = float(np.exp(rng.normal(0.0, 0.12)))
     return Look(
-        emission=Emission(
-            exponent=float(rng.uniform(*shading.exponent)),
-            bloom=float(rng.uniform(*shading.bloom)),
-            bloom_length_m=float(rng.uniform(*shading.bloom_length_m)),
-            bloom_height_m=float(rng.uniform(*shading.bloom_height_m)),
-            shadow=float(rng.uniform(*shading.shadow)),
-            floor=float(rng.uniform(*shading.floor)),
-            indirect=float(rng.uniform(*shading.indirect)),
-            range_m=float(np.clip(range_m(voltage) * rng.uniform(0.5, 1.5), 5e-9, 60.0 * pixel_size_m)),
-            asymmetry=float(rng.normal(0.0, 0.2)) if rng.random() < 0.3 else 0.0,
-        ),
+        emission=_draw_emission(shading, voltage, pixel_size_m=pixel_size_m, rng=rng),
         voltage_v=voltage,
         electrons_per_pixel=_log_uniform(ELECTRONS, rng),
         detected=float(rng.uniform(0.25, 1.0)),
@@ -97,6 +115,21 @@ def draw_look(rng: np.random.Generator, *, pixel_size_m: float, shading: Shading
         probe_px=(sharp * oval, sharp / oval),
         skirt=0.1 if rng.random() < 0.5 else 0.0,
     )
+
+
+def _draw_emission(shading: Shading, voltage_v: float, *, pixel_size_m: float, rng: np.random.Generator) -> Emission:
+    drawn = {each.name: getattr(shading, each.name) for each in fields(shading)}
+    constants = {
+        name: _log_uniform(ends, rng) if name in IN_METRES else float(rng.uniform(*ends))
+        for name, ends in drawn.items()
+    }
+    reach = range_m(voltage_v) * float(rng.uniform(0.5, 1.5))
+    wide = min(EDGE_OF_RANGE * reach, WIDEST_EDGE_PX * pixel_size_m) / constants["side_length_m"]
+    if rng.random() < WIDE_EDGE_SHARE and wide > 1.0:
+        constants |= {name: constants[name] * wide for name in IN_METRES}
+    asymmetry = float(rng.normal(0.0, 0.2)) if rng.random() < 0.3 else 0.0
+    constants["range_m"] = float(np.clip(reach, 5e-9, 60.0 * pixel_size_m))
+    return Emission(**constants, asymmetry=float(np.clip(asymmetry, -0.8, 0.8)))
 
 
 def draw_material(height_m: Field, rng: np.random.Generator) -> Field | None:
