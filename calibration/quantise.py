@@ -118,8 +118,6 @@ def eight_bit(
     model: bytes,
     image: NDArray[np.uint8],  # (n, h, w)
     condition: NDArray[np.float32],  # (n, k)
-    *,
-    keep: frozenset[str] = frozenset(),  # convolutions that stay float32
 ) -> bytes:
     """The INT8 twin for ONNX Runtime on a CPU: Q/DQ, weights signed and symmetric per channel, activations unsigned.
 
@@ -143,7 +141,7 @@ def eight_bit(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_quantize=sorted(zone - keep),
+            nodes_to_quantize=sorted(zone),
             calibrate_method=CalibrationMethod.MinMax,
         )
         return done.read_bytes()
