@@ -8,6 +8,7 @@ from agent.commands.calibrate import app as calibrate
 from agent.commands.check import check
 from agent.commands.demo import demo
 from agent.commands.engines import app as engines
+from agent.commands.evaluate import app as evaluate
 from agent.commands.events import events
 from agent.commands.focus import focus
 from agent.commands.keys import keys
@@ -35,6 +36,7 @@ app.command()(events)
 app.command()(keys)
 app.add_typer(engines, name="engines")
 app.add_typer(calibrate, name="calibrate")
+app.add_typer(evaluate, name="evaluate")
 calibrate.command()(variants)
 
 
