@@ -10,6 +10,7 @@ import socket
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -85,6 +86,17 @@ def _rank(known: list[float], share: float) -> float:
     return known[max(0, math.ceil(share * len(known)) - 1)]
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long the loop may be silent before it counts as hung."""
+
+    usual_s: float
+    slow_s: float  # while it reads a frame of a shape that no engine was built for
+
+    def limit_s(self, *, slow: bool) -> float:
+        return self.slow_s if slow else self.usual_s
+
+
 class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     """What snapshot() tells."""
 
@@ -99,8 +111,9 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
 class Health:
     """Owned by the loop's thread, read by all."""
 
-    def __init__(self, notifier: Notifier, clock: Clock) -> None:
-        self._notifier, self._clock = notifier, clock
+    def __init__(self, notifier: Notifier, clock: Clock, *, limit_s: float = math.inf) -> None:
+        """limit_s: until `allow` says otherwise."""
+        self._notifier, self._clock, self._limit_s = notifier, clock, limit_s
         self._rings: dict[str, Ring] = {}
         self._started_ns: int | None = None
         self._beat_ns: int | None = None
@@ -126,6 +139,13 @@ class Health:
             self._hold = hold.reason if hold.state == "begin" else None
         self._tell()
         self._pet(receive_tick_ns)
+
+    def allow(self, limit_s: float) -> None:
+        """How long the loop may be silent from now on: the frame it is about to read may be one for a slow backend."""
+        self._limit_s = limit_s
+
+    def limit_s(self) -> float:
+        return self._limit_s
 
     def add(self, stage: str, seconds: float) -> None:
         """The duration of a stage that no decision tells, such as the journal's or the sender's."""

@@ -5,16 +5,18 @@ receive (wire) -> perceive (engines) -> decide (control, flags) -> journal -> re
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from time import perf_counter
+from typing import Protocol
 
 import msgspec
 
 from agent.clock import Clock
 from agent.control.envelope import Envelope
-from agent.decide import Decider
+from agent.decide import Decider, Terms
 from agent.errors import EngineError, JournalError
-from agent.health import Health
+from agent.health import Health, Patience
 from agent.journal import Journal
 from agent.messages import Asked, Decision, Flag, Frame, Lane, Reload, Snapshot, Standing, Status
 from agent.perceive import Perceiver
@@ -29,6 +31,28 @@ LOOK_NS = 5_000_000  # between two live frames at least: no instrument is faster
 FAILURES = 5  # of an engine in a row: the process ends and is restarted with fresh ones
 
 
+@dataclass(frozen=True)
+class Service:
+    """What a reload replaces, all of it at once and between two frames."""
+
+    perceiver: Perceiver
+    terms: Terms
+    facts: Status  # what of the status does not change: backends and why, models, plain TCP
+    patience: Patience
+
+
+class Renewal(Protocol):
+    """Reads what serves again, beside the frames: agent/commands/reloading.py."""
+
+    def ask(self) -> None: ...
+
+    def take(self) -> Service | None: ...
+
+    def flags(self) -> tuple[Flag, ...]: ...
+
+    def wait(self, timeout_s: float) -> bool: ...
+
+
 class Loop:
     """Owns nothing but the order of things."""
 
@@ -37,18 +61,17 @@ class Loop:
         receiver: Receiver,
         requests: Requests,
         *,
-        perceiver: Perceiver,
+        service: Service,
         decider: Decider,
         journal: Journal,
         reporter: Reporter,
         health: Health,
         clock: Clock,
-        facts: Status,
-        reload: Callable[["Loop"], None] = lambda _: None,
+        reload: Renewal,
     ) -> None:
-        self.receiver, self.requests, self.perceiver, self.decider = receiver, requests, perceiver, decider
+        self.receiver, self.requests, self.decider = receiver, requests, decider
+        self.perceiver, self.facts, self.patience = service.perceiver, service.facts, service.patience
         self.journal, self.reporter, self.health, self.clock = journal, reporter, health, clock
-        self.facts = facts  # what of the status does not change: backends, models, plain TCP
         self.reload = reload
         self.stopping, self.reloading = threading.Event(), threading.Event()
         self._spent_s: float | None = None  # by depth and defects, the last time they ran
@@ -62,10 +85,9 @@ class Loop:
     def turn(self) -> None:
         frame = self._next()  # newest live frame, or the oldest one to inspect, or None
         asked = self.requests.drain()  # acknowledgements, mode, reload since the last turn
-        self._reload_if_asked(asked)
-        decision = self.step(
-            frame, asked, self.clock.now_ns(), noted=tuple(self.receiver.flags()), spent_s=self._spent_s
-        )
+        self._renew(asked)
+        noted = (*self.receiver.flags(), *self.reload.flags())
+        decision = self.step(frame, asked, self.clock.now_ns(), noted=noted, spent_s=self._spent_s)
         decided = perf_counter()
         self._spent_s = inspection_s(decision.took_s) or self._spent_s
         events = self.write(decision)
@@ -102,6 +124,7 @@ class Loop:
         if frame is None:
             return self.decider.decide(None, None, now_ns=now_ns, wall_ns=wall_ns, noted=noted)
         wanted = self.decider.admit(frame, now_ns, spent_s)
+        self.health.allow(self.patience.limit_s(slow=self.perceiver.lacks(frame)))
         try:
             findings = self.perceiver.look(frame, wanted, self._progress)
         except EngineError as error:
@@ -153,13 +176,15 @@ class Loop:
             self._looked_ns = self.clock.now_ns()
         return frame
 
-    def _reload_if_asked(self, asked: list[Asked]) -> None:
-        if not self.reloading.is_set() and not any(isinstance(each, Reload) for each in asked):
-            return
-        self.reloading.clear()
-        self.health.reloading()
-        self.reload(self)
-        self.health.reloaded()
+    def _renew(self, asked: list[Asked]) -> None:
+        """Models and certificate are read again beside the frames, and change between two of them."""
+        if self.reloading.is_set() or any(isinstance(each, Reload) for each in asked):
+            self.reloading.clear()
+            self.reload.ask()
+        new = self.reload.take()
+        if new is not None:
+            self.perceiver, self.patience, self.decider.terms = new.perceiver, new.patience, new.terms
+            self.facts = new.facts
 
 
 def inspection_s(took_s: Mapping[str, float]) -> float:

@@ -410,6 +410,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last_frame_age_s: float | None = None
     uptime_s: float | None = None
     backends: dict[str, str] = {}  # by model
+    backend_reasons: dict[str, str] = {}  # by model: why this one and no better, precision and shapes, one line
     models: tuple[str, ...] = ()  # name@sha
     dose: Dose = Dose()
     timings: dict[str, Timing] = {}  # by stage

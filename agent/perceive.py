@@ -1,27 +1,29 @@
 """A frame in, findings out: crop the databar, convert to 8 bits, pad, run the models that are due, take the evidence.
 
-Autofocus reads each frame, depth and defects those that `Wanted` names. The focus evidence is taken from the original
-pixels; models see 8 bits, and one conversion and one padding serve all three.
+Autofocus reads each frame, depth and defects those that `Wanted` names; all that are due are begun before the first
+answer is waited for, so that on a GPU they run side by side. The focus evidence is taken from the original pixels;
+models see 8 bits, and one conversion and one padding serve all three.
 """
 
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import EngineError
 from agent.evidence import take_evidence
 from agent.messages import NOT_BUILT, SOURCES, Defect, Findings, Frame, Optics, Wanted
-from agent.placing import placed, within
+from agent.placing import height_above_surroundings, placed, within
 from engines.errors import DeviceLostError, InferenceError
-from engines.readings import Defects, DepthMap, FocusReading
+from engines.readings import Defects, FocusReading, FoundDefect, Relief
 from engines.scene import STRIDE_PX, Levels, Scene, levels_of, padded
 
 T = TypeVar("T")
@@ -42,7 +44,7 @@ class FocusModel(Protocol):
 
     name: str
 
-    def read(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> FocusReading | None: ...
+    def begin(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> Callable[[], FocusReading | None]: ...
 
 
 class DepthModel(Protocol):
@@ -50,7 +52,9 @@ class DepthModel(Protocol):
 
     name: str
 
-    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> DepthMap | None: ...
+    def begin(
+        self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None
+    ) -> Callable[[], Relief | None]: ...
 
 
 class DefectModel(Protocol):
@@ -58,7 +62,7 @@ class DefectModel(Protocol):
 
     name: str
 
-    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> Defects: ...
+    def begin(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> Callable[[], Defects]: ...
 
 
 class Laps:
@@ -83,6 +87,15 @@ class View:
     levels: Levels  # of the picture itself
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What the models were given; each is called for its answer. None: not due, or there is no such model."""
+
+    focus: Callable[[], FocusReading | None] | None = None
+    depth: Callable[[], Relief | None] | None = None
+    defects: Callable[[], Defects] | None = None
+
+
 class Perceiver:
     """Owns the models. `look` raises EngineError when one of them fails."""
 
@@ -94,11 +107,13 @@ class Perceiver:
         *,
         share: Callable[[NDArray[np.uint8]], None] = lambda _: None,
         lacks: Callable[[tuple[int, ...]], bool] = lambda _: False,
+        maps: bool = True,
     ) -> None:
         """share: told of each picture that the models are about to read, so that it is uploaded once. lacks: is there
-        a faster backend that was not built for this shape?"""
+        a faster backend that was not built for this shape? maps: are whole depth maps wanted, which are megabytes, or
+        only the heights of defects?"""
         self.autofocus, self.depth, self.defects = autofocus, depth, defects
-        self._share, self._lacks = share, lacks
+        self._share, self._lacks, self._maps = share, lacks, maps
         self._last: OrderedDict[str, tuple[int, NDArray[Any]]] = OrderedDict()  # source -> frame number, pixels
         self._failures: Counter[str] = Counter()  # by model, since it last answered
 
@@ -110,6 +125,10 @@ class Perceiver:
     def failures(self) -> int:
         """Of one model in a row, whatever the others did meanwhile."""
         return max(self._failures.values(), default=0)
+
+    def lacks(self, frame: Frame) -> bool:
+        """Will this frame be read by a slower backend, for want of an engine of its shape?"""
+        return self._lacks(shape_shown(picture(frame).shape))
 
     def look(self, frame: Frame, wanted: Wanted, progress: Callable[[], None] = lambda: None) -> Findings:
         """Everything that is due on this frame; `progress` is called between the long readings of one to inspect."""
@@ -125,19 +144,22 @@ class Perceiver:
         if refused != "blank":
             self._ask("upload", lambda: self._share(image))
             self._failures["upload"] = 0
-        laps.lap("convert")
-        reading = self._focus(image, frame.optics) if refused != "blank" else None
-        laps.lap("autofocus")
         inspecting = wanted.inspection and (self.depth is not None or self.defects is not None)
         unseen = unreadable(frame, pixels, spread) if inspecting else None
-        depth, found = None, None
+        view = None
         if inspecting and unseen is None:
             view = View(image, levels.shape, scene_of(frame.optics), levels_of(levels))
+        laps.lap("convert")
+        begun = self._begin(image, frame.optics, view) if refused != "blank" else Begun()
+        reading = self._focus(begun)
+        laps.lap("autofocus")
+        relief, found = None, None
+        if view is not None:
             progress()
-            depth = self._depth(view, wanted.height_scale)
+            relief = self._relief(begun, view, wanted.height_scale)
             laps.lap("depth")
             progress()
-            found = self._defects(view, frame, depth)
+            found = self._found(begun, view, frame=frame, relief=relief)
             laps.lap("defects")
         evidence = take_evidence(frame, pixels, wanted) if wanted.evidence and refused is None else None
         laps.lap("evidence")
@@ -150,10 +172,10 @@ class Perceiver:
             refused=refused,
             flags=(NOT_BUILT,) if self._lacks(image.shape) else (),
             mean_level=mean / 255.0,
-            depth=depth,
+            depth=relief.metres() if relief is not None and self._maps else None,
             defects=found,
             unseen=unseen,
-            models=self._read(reading, depth, found),
+            models=self._read(reading, relief, found),
             took_s=laps.took_s,
         )
 
@@ -162,36 +184,46 @@ class Perceiver:
         answers = ((self.autofocus, reading), (self.depth, depth), (self.defects, found))
         return tuple(model.name for model, answer in answers if model is not None and answer is not None)
 
-    def _focus(self, image: NDArray[np.uint8], optics: Optics) -> FocusReading | None:
-        model = self.autofocus
-        if model is None:
+    def _begin(self, image: NDArray[np.uint8], optics: Optics, view: View | None) -> Begun:
+        """Give each model that is due its work: autofocus first, for it answers first. view: for depth and defects."""
+        focus, depth, defects = self.autofocus, self.depth, self.defects
+        begun = Begun()
+        if focus is not None:
+            begun = replace(begun, focus=self._ask(focus.name, lambda: focus.begin(image, optics.pixel_size_m)))
+        if view is None:
+            return begun
+        if depth is not None:
+            begun = replace(
+                begun, depth=self._ask(depth.name, lambda: depth.begin(view.image, view.scene, view.levels))
+            )
+        if defects is not None:
+            begun = replace(
+                begun, defects=self._ask(defects.name, lambda: defects.begin(view.image, view.scene, view.levels))
+            )
+        return begun
+
+    def _focus(self, begun: Begun) -> FocusReading | None:
+        if self.autofocus is None or begun.focus is None:
             return None
-        reading = self._ask(model.name, lambda: model.read(image, optics.pixel_size_m))
-        self._check(model.name, reading is None or _finite(reading), reading)
+        reading = self._ask(self.autofocus.name, begun.focus)
+        self._check(self.autofocus.name, reading is None or _finite(reading), reading)
         return reading
 
-    def _depth(self, view: View, scale: float | None) -> DepthMap | None:
-        model = self.depth
-        read = None if model is None else self._ask(model.name, lambda: model.read(view.image, view.scene, view.levels))
-        if model is None or read is None:
+    def _relief(self, begun: Begun, view: View, scale: float | None) -> Relief | None:
+        """The picture's part of it; that its numbers are finite was seen when they came from the engine."""
+        read = None if self.depth is None or begun.depth is None else self._ask(self.depth.name, begun.depth)
+        if self.depth is None or read is None:
             return None
-        # A sum is finite only where every term is; unlike isfinite().all() it allocates nothing.
-        self._check(model.name, math.isfinite(float(read.height_m.sum() + read.scale_m.sum())), "a height")
-        rows, columns = view.shape
-        height_m, scale_m = read.height_m[:rows, :columns], read.scale_m[:rows, :columns]
-        if scale is not None:
-            height_m, scale_m = height_m * np.float32(scale), scale_m * np.float32(scale)
-        return DepthMap(height_m=height_m, scale_m=scale_m)
+        self._failures[self.depth.name] = 0
+        return read.within(view.shape, 1.0 if scale is None else scale)
 
-    def _defects(self, view: View, frame: Frame, depth: DepthMap | None) -> tuple[Defect, ...] | None:
-        model = self.defects
-        if model is None:
+    def _found(self, begun: Begun, view: View, *, frame: Frame, relief: Relief | None) -> tuple[Defect, ...] | None:
+        if self.defects is None or begun.defects is None:
             return None
-        read = self._ask(model.name, lambda: model.read(view.image, view.scene, view.levels))
+        read = self._ask(self.defects.name, begun.defects)
         finite = all(math.isfinite(number) for found in read for number in (found.confidence, *found.box_px))
-        self._check(model.name, finite, read)
-        height_m = depth.height_m if depth is not None else None
-        return tuple(placed(found, height_m, frame) for found in within(read, view.shape))
+        self._check(self.defects.name, finite, read)
+        return tuple(_told(found, relief, frame) for found in within(read, view.shape))
 
     def _ask(self, name: str, read: Callable[[], T]) -> T:
         """One answer of one model. Raises EngineError."""
@@ -234,6 +266,15 @@ def _finite(reading: FocusReading) -> bool:
     return all(map(math.isfinite, values))
 
 
+def _told(found: FoundDefect, relief: Relief | None, frame: Frame) -> Defect:
+    """Where it lies and how high it is; of the map only what lies around it is made metres of."""
+    told = placed(found, None, frame)
+    if relief is None:
+        return told
+    height_px = height_above_surroundings(found.box_px, relief.height_px, found.name)
+    return msgspec.structs.replace(told, height_m=None if height_px is None else height_px * relief.unit_m)
+
+
 def scene_of(optics: Optics) -> Scene:
     """What depth and defects are told beside the picture."""
     return Scene(
@@ -269,6 +310,13 @@ def unreadable(frame: Frame, pixels: NDArray[Any], spread: float) -> str | None:
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         return f"{size} pixels are more than can be inspected in time ({INSPECTED_PX / 1e6:.0f} million): send tiles"
     return None
+
+
+def shape_shown(shape: tuple[int, ...]) -> tuple[int, int]:
+    """What models are shown of a picture (h, w): its middle where it is too large, padded to their stride."""
+    most = CENTRAL_PX if shape[0] * shape[1] > INSPECTED_PX else max(shape)
+    height, width = (-(-min(size, most) // STRIDE_PX) * STRIDE_PX for size in shape)
+    return height, width
 
 
 def central(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:

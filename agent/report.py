@@ -28,6 +28,7 @@ HEARTBEAT_NS = 1_000_000_000  # the controller's dead-man is 3 s: two may get lo
 WAKE_S = 0.1  # how late a heartbeat or the end of the process may be noticed
 QUEUE = 1000  # decisions; the sender needs microseconds for each, so a full queue means that it is stuck
 LINGER_MS = 500  # the last words must leave the process, but not hold up its end
+DOUBT_S = 0.5  # for a loop that is late: what held up this thread too, the whole process, is no hang of the loop
 HANG_FLUSH_S = 0.3  # for libzmq's own thread to send the last words before the process is ended
 JOIN_S = 1.5  # SIGTERM to exit is 2 s
 HANG_EXIT = 70  # sysexits EX_SOFTWARE
@@ -54,7 +55,7 @@ class Reporter:
         clock: Clock,
         identity: Identity,
         status: Callable[[], Status | None],
-        step_limit_s: float,
+        step_limit_s: Callable[[], float],
         guard: Guard | None = None,
         on_hang: Callable[[], None] = lambda: os._exit(HANG_EXIT),
     ) -> None:
@@ -169,16 +170,22 @@ class Reporter:
         status = self._status()
         if status is None:
             return
-        if status.loop_age_s is not None and status.loop_age_s > self._step_limit_s:
-            self._hang(status.loop_age_s)
-            return
+        if self._late(status) and not self._stopping.wait(DOUBT_S):
+            status = self._status() or status
+            if self._late(status):
+                self._hang(status.loop_age_s or 0.0)
+                return
         self._mode, self._models = status.mode, status.models
         status = msgspec.structs.replace(status, dropped=self._dropped, boot=self._identity.boot)
         self._publish(self._envelope("status"), status)
         self._first_status.set()
 
+    def _late(self, status: Status) -> bool:
+        return status.loop_age_s is not None and status.loop_age_s > self._step_limit_s()
+
     def _hang(self, age_s: float) -> None:
-        log.critical("no turn of the loop for %.1f s (limit %.1f s): ending the process", age_s, self._step_limit_s)
+        limit_s = self._step_limit_s()
+        log.critical("no turn of the loop for %.1f s (limit %.1f s): ending the process", age_s, limit_s)
         self._hold("engine_hang", None)
         self._stopping.wait(HANG_FLUSH_S)
         self._on_hang()

@@ -6,9 +6,9 @@ Environment names nest with two underscores: BEAMSIDE_FRAMES__ENDPOINT=tcp://127
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from agent.errors import ConfigurationError
@@ -72,13 +72,28 @@ class Focus(Section):
     settle_s: float = Field(default=0.2, ge=0)  # without a certificate
 
 
+STRIDE_PX = 32  # of the models: what reaches them is padded to it, so that no other shape is ever asked for
+
+
+def _known_shapes(shapes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    for shape in shapes:
+        if any(side < STRIDE_PX or side % STRIDE_PX for side in shape):
+            raise ValueError(f"{list(shape)}: height and width must be multiples of {STRIDE_PX}, {STRIDE_PX} at least")
+        if shapes.count(shape) > 1:
+            raise ValueError(f"{list(shape)} stands there more than once")
+    return shapes
+
+
+Shapes = Annotated[tuple[tuple[int, int], ...], AfterValidator(_known_shapes)]
+
+
 class Engines(Section):
     """The models and what runs them."""
 
     backend: Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime_cuda", "onnxruntime"] = "auto"
     models: Path | None = None  # empty: the packages that came with beamside
     threads: int = Field(default=2, ge=1)
-    shapes: tuple[tuple[int, int], ...] = ((768, 1024), (1024, 1536), (2048, 3072))
+    shapes: Shapes = ((768, 1024), (1024, 1536), (2048, 3072))
     live_budget: float = Field(default=0.25, ge=0, le=1)  # share of the time for depth and defects on live frames
 
 

@@ -66,7 +66,7 @@ def write_all(models: Path, *, seed: int, progress: Callable[[str, int, int], No
 
 
 def write(package: Path, *, seed: int) -> Written:
-    """Draw the crops, ask the model, keep both."""
+    """Draw the crops, ask the model, keep both; the manifest vouches for them from now on."""
     described, model = manifest.read(package)
     drawn = DRAW[described.task](seed)
     said = answers(model, drawn["image"], drawn["condition"])
@@ -74,11 +74,11 @@ def write(package: Path, *, seed: int) -> Written:
     everything: Arrays = {"model": np.array(described.sha256)} | drawn | said
     with partial.open("wb") as out:
         np.savez_compressed(out, allow_pickle=False, **everything)
+    data = partial.read_bytes()
     partial.replace(path)
+    manifest.write(package, msgspec.structs.replace(described, golden_sha256=manifest.digest(data)))
     defects = len(drawn["defect_crop"]) if "defect_crop" in drawn else None
-    return Written(
-        model=described.label, path=str(path), crops=len(drawn["image"]), defects=defects, bytes=path.stat().st_size
-    )
+    return Written(model=described.label, path=str(path), crops=len(drawn["image"]), defects=defects, bytes=len(data))
 
 
 def answers(model: bytes, image: NDArray[np.uint8], told: NDArray[np.float32]) -> Arrays:

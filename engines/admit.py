@@ -5,7 +5,6 @@ another way, and a kernel may change with a version. `beamside engines build` gi
 """
 
 import contextlib
-import os
 import platform
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,9 +13,10 @@ from pathlib import Path
 import msgspec
 import onnxruntime as ort
 
-from engines.errors import CacheError
+from engines.durable import locked, write_whole
 from engines.manifest import Manifest, read_twin
 
+VERDICT = ".verdict"
 CPU_INFO = Path("/proc/cpuinfo")
 FULL = "fp32"
 CPU, CUDA = "onnxruntime", "onnxruntime_cuda"
@@ -45,7 +45,7 @@ class Here:
     folder: Path
 
     def path(self, manifest: Manifest, precision: str) -> Path:
-        return self.folder / f"onnxruntime-{self.key(manifest, precision)[:32]}.verdict"
+        return self.folder / f"onnxruntime-{self.key(manifest, precision)[:32]}{VERDICT}"
 
     def key(self, manifest: Manifest, precision: str) -> str:
         file = manifest.sha256 if precision == FULL else manifest.twins[precision]
@@ -91,7 +91,7 @@ def read_verdict(here: Here, manifest: Manifest, precision: str) -> Verdict | No
         verdict = msgspec.json.decode(here.path(manifest, precision).read_bytes(), type=Verdict)
     except (OSError, msgspec.MsgspecError):
         return None
-    return verdict if verdict.key == here.key(manifest, precision) else None
+    return verdict if (verdict.key, verdict.precision) == (here.key(manifest, precision), precision) else None
 
 
 def keep_verdict(here: Here, manifest: Manifest, precision: str, *, report: bytes, passed: bool) -> Path:
@@ -107,19 +107,17 @@ def keep_verdict(here: Here, manifest: Manifest, precision: str, *, report: byte
         report=msgspec.Raw(report),
     )
     path = here.path(manifest, precision)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        here.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with partial.open("wb") as file:
-            file.write(msgspec.json.encode(verdict))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise CacheError(f"{path}: {error.strerror or error}; make the folder writable, or set another one") from error
+    with locked(here.folder):
+        _sweep(here.folder)
+        write_whole(path, msgspec.json.encode(verdict))
     return path
+
+
+def _sweep(folder: Path) -> None:
+    """Debris of verdicts that were cut off; we alone write now."""
+    for path in folder.glob(f"*{VERDICT}.*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def processor() -> str:

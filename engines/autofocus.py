@@ -1,10 +1,12 @@
 """The autofocus model as a reading: a picture and its pixel size in, score, blur and content out; each live frame."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.begun import begun
 from engines.built import lacks
 from engines.errors import InferenceError
 from engines.load import Loaded
@@ -31,16 +33,25 @@ class Autofocus:
 
     def read(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> FocusReading | None:
         """image (h, w) uint8, both multiples of 32. None where the picture is too small to judge."""
+        return self.begin(image, pixel_size_m)()
+
+    def begin(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> Callable[[], FocusReading | None]:
+        """As `read`, in two halves: other models may be begun before this one's answer is waited for."""
         check_shape(image)
         if min(image.shape) < SMALLEST_PX:
-            return None
-        out = self._engine.run(image, condition(pixel_size_m))
-        return reading(
-            score=float(out["score"][0]),
-            log_blur=float(out["log_blur"][0]),
-            log_blur_sigma=float(out["log_blur_sigma"][0]),
-            content=float(out["content"][0]),
-        )
+            return lambda: None
+        finish = begun(self._engine, image, condition(pixel_size_m))
+
+        def judged() -> FocusReading:
+            out = finish()
+            return reading(
+                score=float(out["score"][0]),
+                log_blur=float(out["log_blur"][0]),
+                log_blur_sigma=float(out["log_blur_sigma"][0]),
+                content=float(out["content"][0]),
+            )
+
+        return judged
 
 
 def condition(pixel_size_m: float | None) -> NDArray[np.float32]:

@@ -48,9 +48,8 @@ def build(
             last = _follow(child, model, deadline=monotonic() + timeout_s, progress=progress)
             code = child.wait(timeout=LEAVING_S)
         except TimeoutError:
-            raise BuildError(
-                f"{what}: not built within {timeout_s:g} s and stopped; give it more time or fewer shapes"
-            ) from None
+            late = f"{what}: not built within {timeout_s:g} s and stopped"
+            raise BuildError(f"{late}; allow more with --timeout, or set fewer engines.shapes") from None
         except subprocess.TimeoutExpired:
             code = 0  # it said how it ended and only fails to go
         finally:

@@ -3,6 +3,7 @@
 Nothing is built here: a shape without an engine runs on ONNX Runtime, and `lacks` says so.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from engines.cache import Builder, Cache, facts
 from engines.cuda import Cuda, Device
-from engines.errors import CudaError, ModelError
+from engines.errors import CacheError, CudaError, ModelError, PlanError
 from engines.listener import module
 from engines.trt import TrtEngine, Uploads
 
+log = logging.getLogger(__name__)
 Shape = tuple[int, int]
 SHAPES: tuple[Shape, ...] = ((768, 1024), (1024, 1536), (2048, 3072))
 RECIPES = ("fp16", "fp32")  # the first that passed serves; INT8 only by name: whether it is faster, a bench must show
@@ -90,8 +92,11 @@ class ShapedEngine:
 
     def run(self, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """image (h, w), condition (k,) -> outputs by name, valid until the next call. Raises InferenceError."""
-        engine = self._engines.get((image.shape[0], image.shape[1]))
-        return (engine or self._other).run(image, condition)
+        return self.at((image.shape[0], image.shape[1])).run(image, condition)
+
+    def at(self, shape: Shape) -> "Engine | TrtEngine":
+        """What serves frames of this shape."""
+        return self._engines.get(shape) or self._other
 
 
 def lacks(engine: Engine, shape: Shape) -> bool:
@@ -100,17 +105,22 @@ def lacks(engine: Engine, shape: Shape) -> bool:
 
 
 def start(
-    package: Package, built: Built, backend: str, *, device: Device, other: Callable[[], Engine]
-) -> tuple[Engine, str]:
-    """The engines of one model in service, and one line of which. Raises NotBuiltError, BackendMissingError."""
+    package: Package, built: Built, backend: str, *, device: Device, other: Callable[[tuple[Shape, ...]], Engine]
+) -> tuple[ShapedEngine, str]:
+    """The engines of one model in service, and one line of which. `other` serves the shapes that have none.
+
+    Raises NotBuiltError, BackendMissingError.
+    """
+    if built.cache.distrusted:
+        raise NotBuiltError(built.cache.distrusted)
     builder = Builder(module=backend, version=str(module(backend).__version__))
     engines: dict[Shape, TrtEngine] = {}
     served, missed = [], []
     for shape in built.shapes:
         what = f"{shape[0]}x{shape[1]}"
         try:
-            recipe, plan = _serving(package, built, builder=builder, device=device, shape=shape)
-            engines[shape] = TrtEngine(plan, backend=backend, cuda=built.cuda, uploads=built.uploads)
+            recipe, key = _serving(package, built, builder=builder, device=device, shape=shape)
+            engines[shape] = opened(built.cache, key, backend=backend, cuda=built.cuda, uploads=built.uploads)
             served.append(f"{what} {recipe}")
         except ModelError as error:
             if isinstance(error, CudaError) and error.lost:
@@ -119,11 +129,27 @@ def start(
     if not engines:
         raise NotBuiltError(f"no engine may serve ({'; '.join(missed)})")
     line = ", ".join(served)
-    return ShapedEngine(engines, other()), f"{line}; not {'; '.join(missed)}" if missed else line
+    rest = other(tuple(shape for shape in built.shapes if shape not in engines))
+    return ShapedEngine(engines, rest), f"{line}; not {'; '.join(missed)}" if missed else line
 
 
-def _serving(package: Package, built: Built, *, builder: Builder, device: Device, shape: Shape) -> tuple[str, bytes]:
-    """Recipe and plan of the engine that may serve this shape. Raises NotBuiltError with what to do."""
+def opened(cache: Cache, key: str, *, backend: str, cuda: Cuda, uploads: Uploads) -> TrtEngine:
+    """The engine under `key`; what its run-time compiles is kept for the next start. Raises ModelError."""
+    plan = cache.get(key)
+    if plan is None:
+        raise PlanError("the plan was damaged and is removed: beamside engines build")
+    engine = TrtEngine(plan, backend=backend, cuda=cuda, uploads=uploads, kernels=cache.kernels(key))
+    compiled = engine.compiled()
+    if compiled is not None:
+        try:
+            cache.keep_kernels(key, compiled)
+        except CacheError as error:
+            log.info("the next start compiles again: %s", error)
+    return engine
+
+
+def _serving(package: Package, built: Built, *, builder: Builder, device: Device, shape: Shape) -> tuple[str, str]:
+    """Recipe and key of the engine that may serve this shape. Raises NotBuiltError with what to do."""
     reasons = []
     for key, recipe in _keys(package, built, builder=builder, device=device, shape=shape):
         entry = built.cache.entry(key)
@@ -133,10 +159,10 @@ def _serving(package: Package, built: Built, *, builder: Builder, device: Device
             reasons.append(f"{recipe} was never compared with the float32 model: beamside engines verify")
         elif not entry.passed:
             reasons.append(f"{recipe} failed the parity gate")
-        elif (plan := built.cache.get(key)) is None:
+        elif built.cache.get(key) is None:  # a slower recipe may still be whole
             reasons.append(f"the {recipe} plan was damaged and is removed: beamside engines build")
         else:
-            return recipe, plan
+            return recipe, key
     raise NotBuiltError(", ".join(reasons) or "not built for this model and machine: beamside engines build")
 
 

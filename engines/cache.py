@@ -13,14 +13,16 @@ from pathlib import Path
 import msgspec
 
 from engines.cuda import Device
-from engines.durable import PARTIAL, check_owner, locked, write_whole
+from engines.durable import PARTIAL, distrust, locked, write_whole
 from engines.errors import CacheError
 
 FORMAT = 1
+SEAL_BYTES = 32  # before what the run-time compiled: sha256 of it and of the plan it belongs to
 REVISION = 1  # grows when engines/compiler.py makes another engine of the same: old plans must not outlive it
 GIB = 1024**3
 LIMIT_BYTES = 4 * GIB  # three models, three shapes, two backends are 0.3 GB
-SIDECAR, REPORT, PLAN = ".json", ".parity", ".plan"
+SIDECAR, REPORT, PLAN, KERNELS = ".json", ".parity", ".plan", ".kernels"
+BESIDE = (SIDECAR, REPORT, KERNELS)  # of a plan, by key
 
 
 class Builder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,9 +91,12 @@ class Cache:
     """One folder. Reading never fails: what cannot be trusted is not there."""
 
     def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
-        """Raises CacheError where others could put plans of their own into the folder."""
         self.folder, self.limit_bytes = folder, limit_bytes
-        check_owner(folder)
+
+    @property
+    def distrusted(self) -> str | None:
+        """Why nothing in the folder is used: others could put plans of their own into it. None where all is well."""
+        return distrust(self.folder)
 
     # --- reading ---
 
@@ -114,10 +119,20 @@ class Cache:
     def entry(self, key: str) -> Entry | None:
         return self._entry(self._sidecar(key))
 
-    def last_known_good(self, name: str, recipe: str, shape: tuple[int, int]) -> Entry | None:
-        """The engine to go back to with the package it was built from; it is never served for another one."""
-        same = [e for e in self.entries() if (e.facts.name, e.facts.recipe, e.facts.shape) == (name, recipe, shape)]
-        return max(same, key=_goodness, default=None)
+    def damaged(self, key: str) -> bool:
+        """Something of it is there and it cannot be used: the plan was read for it."""
+        # Between two looks another process may have put a new one in place.
+        return self._sidecar(key).exists() and self._plan(key) is None and self._plan(key) is None
+
+    def kernels(self, key: str) -> bytes | None:
+        """What the run-time compiled of the plan that is there now; damaged or of another plan: None."""
+        sidecar = self._read_sidecar(self._sidecar(key))
+        try:
+            data = (self.folder / f"{key}{KERNELS}").read_bytes()
+        except OSError:
+            return None
+        seal, compiled = data[:SEAL_BYTES], data[SEAL_BYTES:]
+        return compiled if sidecar is not None and seal == _seal(sidecar.plan_sha256, compiled) else None
 
     def report(self, key: str) -> bytes | None:
         """JSON of the parity gate on the plan that is there now."""
@@ -150,6 +165,13 @@ class Cache:
             known = _Report(plan_sha256=sidecar.plan_sha256, passed=passed, report=msgspec.Raw(report))
             write_whole(self.folder / f"{key}{REPORT}", msgspec.json.encode(known))
 
+    def keep_kernels(self, key: str, compiled: bytes) -> None:
+        """What the run-time compiled of the plan under `key`; gone without harm. Raises CacheError."""
+        with locked(self.folder):
+            sidecar = self._read_sidecar(self._sidecar(key))
+            if sidecar is not None:
+                write_whole(self.folder / f"{key}{KERNELS}", _seal(sidecar.plan_sha256, compiled) + compiled)
+
     def remove(self, key: str) -> None:
         """Take an engine out. Raises CacheError."""
         with locked(self.folder):
@@ -172,6 +194,8 @@ class Cache:
         return plan if sha256(plan).hexdigest() == sidecar.plan_sha256 else None
 
     def _read_sidecar(self, path: Path) -> _Sidecar | None:
+        if self.distrusted:
+            return None
         try:
             sidecar = msgspec.json.decode(path.read_bytes(), type=_Sidecar)
         except (OSError, msgspec.MsgspecError, ValueError):
@@ -204,9 +228,9 @@ class Cache:
         return Entry(sidecar.key, sidecar.facts, plan, size, passed, used_ns)
 
     def _drop(self, key: str) -> None:
-        for name in (f"{key}{SIDECAR}", f"{key}{REPORT}"):
+        for ending in BESIDE:
             with contextlib.suppress(OSError):
-                (self.folder / name).unlink()
+                (self.folder / f"{key}{ending}").unlink()
 
     def _second_look(self, key: str) -> bytes | None:
         """Alone with the folder: another process may just have built it again. What is bad now is removed."""
@@ -221,17 +245,16 @@ class Cache:
     def _sweep(self, keep: str) -> None:
         """Debris of interrupted writes, plans that no sidecar names, then the least recently used ones."""
         entries = self.entries()
-        named = {
-            name for entry in entries for name in (entry.path.name, f"{entry.key}{SIDECAR}", f"{entry.key}{REPORT}")
-        }
+        named = {name for e in entries for name in (e.path.name, *(f"{e.key}{ending}" for ending in BESIDE))}
         for path in self.folder.iterdir():
-            if path.name.endswith((PARTIAL, PLAN, SIDECAR, REPORT)) and path.name not in named:
+            if path.name.endswith((PARTIAL, PLAN, *BESIDE)) and path.name not in named:
                 with contextlib.suppress(OSError):
                     path.unlink()
         self._make_room(entries, keep)
 
     def _make_room(self, entries: list[Entry], keep: str) -> None:
-        used = sum(entry.bytes for entry in entries)
+        size = {entry.key: entry.bytes + self._kernel_bytes(entry.key) for entry in entries}
+        used = sum(size.values())
         kept = {keep, *(max(group, key=_goodness).key for group in _groups(entries))}
         for entry in sorted(entries, key=lambda e: e.used_ns):
             if used <= self.limit_bytes:
@@ -240,7 +263,16 @@ class Cache:
                 self._drop(entry.key)
                 with contextlib.suppress(OSError):
                     entry.path.unlink()
-                used -= entry.bytes
+                used -= size[entry.key]
+
+    def _kernel_bytes(self, key: str) -> int:
+        with contextlib.suppress(OSError):
+            return (self.folder / f"{key}{KERNELS}").stat().st_size
+        return 0
+
+
+def _seal(plan_sha256: str, data: bytes) -> bytes:
+    return sha256(plan_sha256.encode() + data).digest()
 
 
 def _goodness(entry: Entry) -> tuple[bool, bool, int]:

@@ -32,9 +32,10 @@ class Said(msgspec.Struct, omit_defaults=True):
 def compiled(trt: Any, model: bytes, *, recipe: str, shape: tuple[int, int]) -> bytes:
     """The plan. Raises BuildError with the parser's or the builder's own words."""
     said = listener(trt)
-    builder = trt.Builder(said)
-    if builder is None:
-        raise BuildError(f"the builder does not start: {said.last()}")
+    try:
+        builder = trt.Builder(said)
+    except (TypeError, RuntimeError) as error:  # the bindings answer a null pointer with a TypeError
+        raise BuildError(f"the builder does not start: {said.last()} ({error})") from error
     # Version 10 builds weakly typed networks unless told; its flag is accepted and without effect in all others.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, said)

@@ -144,6 +144,8 @@ def _bindings() -> Any:
         return importlib.import_module("cuda.bindings.driver")
     except ImportError as error:
         raise BackendMissingError("the package cuda-python is not installed: pip install 'beamside[gpu]'") from error
+    except (OSError, RuntimeError, AttributeError) as error:  # a library beside it that does not fit
+        raise BackendMissingError(f"the package cuda-python cannot be imported ({error}): install it again") from error
 
 
 class _PageLocked:

@@ -1,9 +1,12 @@
 """The defect model as a reading: a picture in, a list of boxes with class and confidence out; when it is due."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.begun import begun
 from engines.built import lacks
 from engines.errors import PackageError
 from engines.load import Loaded
@@ -58,10 +61,22 @@ class DefectFinder:
 
         levels: those of the whole picture, where `image` is a tile of it. threshold: another than the package's own.
         """
+        return self.begin(image, scene, levels, threshold=threshold)()
+
+    def begin(
+        self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None, *, threshold: float | None = None
+    ) -> Callable[[], Defects]:
+        """As `read`, in two halves: other models may be begun before this one's answer is waited for."""
         check_shape(image)
-        out = self._engine.run(_enlarged(image), condition(levels or levels_of(image), within(scene, TRAINED_PIXEL_M)))
+        told = condition(levels or levels_of(image), within(scene, TRAINED_PIXEL_M))
+        finish = begun(self._engine, _enlarged(image), told)
         least = self.threshold if threshold is None else threshold
-        return defects_of(out["confidence"][0], out["class_index"][0], out["box_px"][0], least, image.shape)
+
+        def found() -> Defects:
+            out = finish()
+            return defects_of(out["confidence"][0], out["class_index"][0], out["box_px"][0], least, image.shape)
+
+        return found
 
 
 def defects_of(

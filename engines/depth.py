@@ -1,11 +1,14 @@
 """The depth model as a reading: a picture and what is known of it in, a height map in metres out; when it is due."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.begun import begun
 from engines.built import lacks
 from engines.load import Loaded
-from engines.readings import DepthMap
+from engines.readings import DepthMap, Relief
 from engines.scene import Levels, Scene, check_shape, condition, levels_of, within
 
 TASK = "depth"
@@ -30,10 +33,25 @@ class Depth:
 
         levels: those of the whole picture, where `image` is a tile of it.
         """
+        relief = self.begin(image, scene, levels)()
+        return None if relief is None else relief.metres()
+
+    def begin(
+        self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None
+    ) -> Callable[[], Relief | None]:
+        """As `read`, in two halves: other models may be begun before this one's answer is waited for.
+
+        Nothing is allocated for a picture: what comes back is the engine's own.
+        """
         check_shape(image)
-        if scene.pixel_size_m is None:
-            return None
+        pixel_size_m = scene.pixel_size_m
+        if pixel_size_m is None:
+            return lambda: None
         told = condition(levels or levels_of(image), within(scene, TRAINED_PIXEL_M))
-        out = self._engine.run(image, told)
-        metres = np.float32(scene.pixel_size_m)
-        return DepthMap(height_m=out["height_px"][0, 0] * metres, scale_m=out["scale_px"][0, 0] * metres)
+        finish = begun(self._engine, image, told)
+
+        def relief() -> Relief:
+            out = finish()
+            return Relief(out["height_px"][0, 0], out["scale_px"][0, 0], pixel_size_m)
+
+        return relief

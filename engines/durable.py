@@ -49,15 +49,23 @@ def locked(folder: Path) -> Iterator[None]:
 
 def check_owner(folder: Path) -> None:
     """Raises CacheError where others could put files of their own into it."""
+    why = distrust(folder)
+    if why is not None:
+        raise CacheError(why)
+
+
+def distrust(folder: Path) -> str | None:
+    """Why nothing in it may be used; None where it is ours alone, or not there yet."""
     try:
         state = folder.stat()
     except OSError:
-        return  # not there yet; who cannot make it is told when he writes
-    if state.st_mode & OTHERS_MAY_WRITE or state.st_uid not in (0, os.geteuid()):
-        raise CacheError(
-            f"{folder}: others can write here, and a plan is code; "
-            "run as the folder's owner, or make it your own: chown, then chmod 755"
-        )
+        return None  # who cannot make it is told when he writes
+    if not state.st_mode & OTHERS_MAY_WRITE and state.st_uid in (0, os.geteuid()):
+        return None
+    return (
+        f"{folder}: others can write here, and a plan is code; "
+        "run as the folder's owner, or make it your own: chown, then chmod 755"
+    )
 
 
 def _sync(folder: Path) -> None:
@@ -70,5 +78,5 @@ def _sync(folder: Path) -> None:
 
 def _why(path: Path, error: OSError, size: int) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{path}: the disk is full; {size / 1e6:.0f} MB are needed: free some, or set another cache folder"
-    return f"{path}: {error.strerror or error}; make the folder writable, or set another cache folder"
+        return f"{path}: the disk is full; {size / 1e6:.0f} MB are needed: free some, or set state_dir to another disk"
+    return f"{path}: {error.strerror or error}; make the folder writable, or set state_dir to another one"

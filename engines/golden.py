@@ -2,6 +2,7 @@
 each, and what the float32 model says of it on the CPU, out. calibration/golden.py writes these files.
 """
 
+import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from engines.defects import TASK as DEFECTS
 from engines.defects import THRESHOLD, WORKING_POINT
 from engines.errors import PackageError
-from engines.manifest import Manifest
+from engines.manifest import Manifest, digest
 from engines.onnx import OnnxEngine
 from engines.scene import CONDITION, Scene, condition, levels_of
 
@@ -98,9 +99,9 @@ class Golden:
 
 
 def read_golden(package: Path, manifest: Manifest, model: bytes) -> Golden:
-    """Raises PackageError where the set is missing, unreadable, or of another model."""
+    """Raises PackageError where the set is missing, changed, unreadable, or of another model."""
     path = package / GOLDEN_FILE
-    arrays = _arrays(path)
+    arrays = _arrays(path, _checked(path, manifest))
     try:
         return _golden(arrays, manifest, model)
     except (KeyError, ValueError, IndexError) as error:
@@ -110,12 +111,26 @@ def read_golden(package: Path, manifest: Manifest, model: bytes) -> Golden:
 AGAIN = "beamside calibrate golden writes it again"
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _checked(path: Path, manifest: Manifest) -> bytes:
+    """What the manifest vouches for; of a manifest that names no set, what is there."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise PackageError(f"{path}: missing from the model package; {AGAIN}") from error
+    except OSError as error:
+        raise PackageError(f"{path}: cannot be read: {error}; {AGAIN}") from error
+    expected, found = manifest.golden_sha256, digest(data)
+    if isinstance(expected, str) and found != expected:
+        raise PackageError(
+            f"{path}: sha256 is {found[:12]}.., the manifest says {expected[:12]}..: the set was changed; {AGAIN}"
+        )
+    return data
+
+
+def _arrays(path: Path, data: bytes) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PackageError(f"{path}: cannot be read: {error}; {AGAIN}") from error
 

@@ -11,13 +11,15 @@ KEPT = 8  # errors; the first one is usually the cause, the last one the consequ
 
 def module(backend: str) -> Any:
     """tensorrt or tensorrt_rtx. Raises BackendMissingError."""
+    again = f"install it: pip install 'beamside[{backend.replace('_', '-')}]'"
     try:
-        return importlib.import_module(backend)
-    except (ImportError, OSError) as error:  # OSError: a library that the package needs is missing
-        extra = backend.replace("_", "-")
-        raise BackendMissingError(
-            f"{backend} cannot be imported ({error}); install it: pip install 'beamside[{extra}]'"
-        ) from error
+        found = importlib.import_module(backend)
+    except Exception as error:  # their own code runs here: missing libraries, a driver that raises
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise BackendMissingError(f"{backend} cannot be imported ({why}); {again}") from error
+    if not hasattr(found, "__version__"):  # the empty folder that a removed package left
+        raise BackendMissingError(f"{backend} is an empty package; {again}")
+    return found
 
 
 def listener(trt: Any) -> Any:

@@ -6,21 +6,23 @@ is that one or an error, never another.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import onnxruntime as ort
 
 from engines import admit
-from engines.built import Built, Engine, NotBuiltError, Package
+from engines.built import Built, Engine, NotBuiltError, Package, Shape
 from engines.built import start as start_built
 from engines.cuda import Device, probe
-from engines.errors import BackendMissingError, CudaError, PackageError
+from engines.errors import BackendMissingError, CudaError, InferenceError, PackageError
+from engines.listener import module
 from engines.manifest import Manifest, read, read_twin
 from engines.onnx import OnnxEngine
+from engines.signature import FIRST, check_declared, read_first
 
 MODELS = Path(__file__).parent / "models"  # the packages that came with beamside
 BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime_cuda", "onnxruntime")  # the best first
@@ -49,7 +51,7 @@ class _Job:
 def load(
     task: str, *, models: Path | None = None, backend: str = "auto", threads: int = 2, built: Built | None = None
 ) -> Loaded:
-    """Check the package of `task` and start it; `built` is the same for all models of a process.
+    """Check the package of `task`, start it and read a first picture; `built` is the same for all models of a process.
 
     Raises PackageError, BackendMissingError.
     """
@@ -63,7 +65,6 @@ def load(
         engine, reason = _first_that_starts(job) if backend == "auto" else _that_one(job, backend)
     except PackageError as error:
         raise PackageError(f"{package}: {error}") from error
-    _check_names(package, manifest, engine)
     return Loaded(engine, manifest, reason)
 
 
@@ -75,7 +76,7 @@ def _first_that_starts(job: _Job) -> tuple[Engine, str]:
             try:
                 engine, which = START[name](job)
             except (NotBuiltError, BackendMissingError, CudaError) as error:
-                missing = str(error)
+                missing = "; ".join(filter(None, (str(error), doubt(name))))
             else:
                 return engine, f"{name}: {which}the best that answers here ({'; '.join(passed)})"
         passed.append(f"{name}: {missing}")
@@ -133,6 +134,19 @@ def why_not(backend: str) -> str | None:
     return missing or _no_device()
 
 
+def doubt(backend: str) -> str | None:
+    """What speaks against a backend that is there; it is tried all the same, for a list may be incomplete."""
+    found = device()
+    if backend != "tensorrt_rtx" or isinstance(found, str):
+        return None
+    with contextlib.suppress(BackendMissingError):
+        trt = module(backend)
+        listed = getattr(getattr(trt, "ComputeCapability", None), "__members__", ())
+        if listed and f"SM{found.compute_capability.replace('.', '')}" not in listed:
+            return f"{backend} {trt.__version__} does not list compute capability {found.compute_capability}"
+    return None
+
+
 def _has(package: str) -> bool:
     try:
         return find_spec(package) is not None
@@ -155,43 +169,76 @@ def device() -> Device | str:
 
 
 def _start_onnx(job: _Job) -> tuple[Engine, str]:
-    return _session(job, admit.on_cpu(job.built.cache.folder) if job.built else None)
+    why = job.built.cache.distrusted if job.built else None
+    here = admit.on_cpu(job.built.cache.folder) if job.built and not why else None
+    engine, which = _session(job, here)
+    try:
+        read_first(engine, job.manifest)
+    except InferenceError as error:
+        raise PackageError(f"the model cannot read a picture: {error}") from error
+    return engine, f"{which}no verdict is believed, {why}; " if why else which
 
 
 def _start_onnx_cuda(job: _Job) -> tuple[Engine, str]:
+    return _on_cuda(job, job.built.shapes if job.built else ())
+
+
+def _on_cuda(job: _Job, shapes: Iterable[Shape]) -> tuple[Engine, str]:
+    """shapes: those that are to be read without a pause for kernels and memory."""
     found = device()
     if isinstance(found, str):
         raise BackendMissingError(found)
     if job.built is None:
         raise NotBuiltError("no folder of verdicts was named")
-    return _session(job, admit.on_cuda(job.built.cache.folder, f"{found.name} {found.driver}"))
+    if job.built.cache.distrusted:
+        raise NotBuiltError(job.built.cache.distrusted)
+    engine, which = _session(job, admit.on_cuda(job.built.cache.folder, f"{found.name} {found.driver}"))
+    _warm(engine, job, (FIRST, *shapes))
+    return engine, which
 
 
 def _session(job: _Job, here: admit.Here | None) -> tuple[Engine, str]:
     """The twin in fewer bits where the gate passed it on this machine, else float32, which on a GPU is gated too."""
     chosen = admit.admitted(job.package, job.manifest, job.model, here)
+    if here is not None:
+        _check_gated(job, here, chosen.precision)
     cuda = here is not None and here.backend == admit.CUDA
-    if here is not None and cuda and chosen.precision == admit.FULL:
-        _check_gated(job, here)
     engine = OnnxEngine(chosen.model, threads=job.threads, cuda=cuda, precision=chosen.precision)
+    check_declared(job.manifest, engine)
     return engine, "" if here is None else f"{chosen.precision}, {chosen.why}; "
 
 
-def _check_gated(job: _Job, here: admit.Here) -> None:
-    """The reference is ONNX Runtime on the CPU: on another device float32 has something to prove."""
+def _check_gated(job: _Job, here: admit.Here, precision: str) -> None:
+    """The reference is ONNX Runtime on a CPU: on another device float32 has something to prove, on this one it must
+    not be known to be wrong, for then nothing that was compared with it is right."""
     verdict = admit.read_verdict(here, job.manifest, admit.FULL)
-    if verdict is None:
-        raise NotBuiltError("fp32 was never compared with the CPU on this GPU: beamside engines build")
-    if not verdict.passed:
-        raise NotBuiltError("fp32 failed the parity gate on this GPU")
+    if here.backend == admit.CPU:
+        if verdict is not None and not verdict.passed:
+            raise NotBuiltError(
+                "fp32 failed the parity gate on this processor: install another version of onnxruntime, or ask again "
+                "with beamside engines verify --backend onnxruntime"
+            )
+    elif precision == admit.FULL:
+        if verdict is None:
+            raise NotBuiltError("fp32 was never compared with the CPU on this GPU: beamside engines build")
+        if not verdict.passed:
+            raise NotBuiltError("fp32 failed the parity gate on this GPU")
 
 
-def _other(job: _Job) -> Engine:
+def _other(job: _Job, shapes: tuple[Shape, ...]) -> Engine:
     """For the shapes that no engine was built for."""
     if why_not(admit.CUDA) is None:
         with contextlib.suppress(BackendMissingError, NotBuiltError):
-            return _start_onnx_cuda(job)[0]
+            return _on_cuda(job, shapes)[0]
     return _start_onnx(job)[0]
+
+
+def _warm(engine: Engine, job: _Job, shapes: Iterable[Shape]) -> None:
+    """The package may still be good where a device is not: the next backend is asked. Raises NotBuiltError."""
+    try:
+        read_first(engine, job.manifest, shapes)
+    except InferenceError as error:
+        raise NotBuiltError(f"it cannot read a picture: {error}") from error
 
 
 def _start_tensorrt(name: str) -> Callable[[_Job], tuple[Engine, str]]:
@@ -201,7 +248,9 @@ def _start_tensorrt(name: str) -> Callable[[_Job], tuple[Engine, str]]:
             raise NotBuiltError("no folder of built engines was named" if job.built is None else str(found))
         models = {recipe: _precision(job, recipe) for recipe in job.built.recipes if _offers(job, recipe)}
         package = Package(job.manifest.label, job.manifest.name, models)
-        engine, which = start_built(package, job.built, name, device=found, other=lambda: _other(job))
+        other = partial(_other, job)
+        engine, which = start_built(package, job.built, name, device=found, other=other)
+        _warm(engine, job, sorted(engine.shapes))
         return engine, f"{which}; "
 
     return start
@@ -221,11 +270,3 @@ START: dict[str, Callable[[_Job], tuple[Engine, str]]] = {
     admit.CUDA: _start_onnx_cuda,
     admit.CPU: _start_onnx,
 }
-
-
-def _check_names(package: Path, manifest: Manifest, engine: Engine) -> None:
-    said = tuple(t.name for t in manifest.inputs), tuple(t.name for t in manifest.outputs)
-    if said != (engine.inputs, engine.outputs):
-        raise PackageError(
-            f"{package}: the manifest names {said[0]} -> {said[1]}, the graph has {engine.inputs} -> {engine.outputs}"
-        )

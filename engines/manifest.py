@@ -3,6 +3,8 @@
 A package is a folder with model.onnx and manifest.json. `sha256` binds the manifest to the model's bytes and `seal`
 binds the manifest to itself, so that neither can be edited without the loader saying so. Twins in fewer bits may stand
 beside the model, as model.fp16.onnx and model.int8.onnx; only those that the manifest names exist for the loader.
+`golden_sha256` binds the golden set; a manifest without it, as an older version wrote it, vouches for none: its package
+serves, and its set is held to the name of its model alone until `beamside calibrate golden` writes both again.
 """
 
 import hashlib
@@ -54,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     training: Training
     metrics: dict[str, dict[str, float]]  # data set or method -> figure -> value
     variants: dict[str, str] | msgspec.UnsetType = msgspec.UNSET  # precision of a twin -> sha256 of its file
+    golden_sha256: str | msgspec.UnsetType = msgspec.UNSET  # of golden.npz
     seal: str = ""  # sha256 of this manifest with an empty seal
 
     @property

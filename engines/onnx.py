@@ -69,6 +69,7 @@ class OnnxEngine:
                 "install those it names, or set engines.backend = 'onnxruntime'"
             )
         self.inputs = tuple(node.name for node in self._session.get_inputs())
+        self.declared = tuple((_dtype(node.type), _sizes(node.shape)) for node in self._session.get_inputs())
         self.outputs = tuple(node.name for node in self._session.get_outputs())
         self._bound: OrderedDict[tuple[int, int], _Bound] = OrderedDict()
 
@@ -114,6 +115,17 @@ class OnnxEngine:
         for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         return binding
+
+
+def _dtype(kind: str) -> str:
+    """tensor(float) -> float32, as a manifest has it."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _sizes(shape: list[Any]) -> tuple[int | None, ...]:
+    """None where a size is free."""
+    return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 def _owned(value: NDArray[Any]) -> NDArray[Any]:

@@ -28,6 +28,25 @@ class DepthMap:
 
 
 @dataclass(frozen=True)
+class Relief:
+    """Heights where the engine left them: its own arrays, good until its next reading. `metres` is to be kept."""
+
+    height_px: NDArray[np.float32]  # (h, w) as the network tells them
+    scale_px: NDArray[np.float32]  # (h, w)
+    unit_m: float  # what one of these numbers is: the pixel size, times what a certificate found
+
+    def within(self, shape: tuple[int, ...], factor: float = 1.0) -> "Relief":
+        """The upper left (h, w) of it, each height `factor` times as high."""
+        rows, columns = shape
+        return Relief(self.height_px[:rows, :columns], self.scale_px[:rows, :columns], self.unit_m * factor)
+
+    def metres(self) -> DepthMap:
+        """Arrays of its own."""
+        unit_m = np.float32(self.unit_m)
+        return DepthMap(height_m=self.height_px * unit_m, scale_m=self.scale_px * unit_m)
+
+
+@dataclass(frozen=True)
 class FoundDefect:
     """One defect in one frame."""
 

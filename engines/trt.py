@@ -5,7 +5,9 @@ picture is copied and uploaded once and read by every model that shares its `Upl
 tensorrt 10 and 11 and tensorrt_rtx 1.x share.
 """
 
+import logging
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +16,11 @@ from numpy.typing import NDArray
 
 from engines.cuda import Cuda, DeviceMemory, Event, Graph, Stream
 from engines.errors import CudaError, DeviceLostError, InferenceError, PlanError
+from engines.kernels import Kernels
 from engines.listener import listener, module
 from engines.outputs import check_finite
 
+log = logging.getLogger(__name__)
 IMAGE, CONDITION = "image", "condition"
 DTYPES = {  # trt.DataType by name
     "FLOAT": np.float32,
@@ -99,15 +103,21 @@ class Uploads:
 class TrtEngine:
     """One plan, one shape. Not for two threads at once: the loop owns it."""
 
-    def __init__(self, plan: bytes, *, backend: str, cuda: Cuda, uploads: Uploads) -> None:
-        """backend: tensorrt or tensorrt_rtx. Raises PlanError, CudaError, BackendMissingError."""
+    def __init__(
+        self, plan: bytes, *, backend: str, cuda: Cuda, uploads: Uploads, kernels: bytes | None = None
+    ) -> None:
+        """backend: tensorrt or tensorrt_rtx. kernels: what `compiled` gave of this plan in an earlier process.
+
+        Raises PlanError, CudaError, BackendMissingError.
+        """
         self.backend = backend
         self._cuda, self._trt = cuda, module(backend)
         self._said = listener(self._trt)
         cuda.enter()
-        self._runtime = self._trt.Runtime(self._said)
-        self._engine = self._accepted(self._runtime.deserialize_cuda_engine(plan), "the plan is refused")
-        self._context = self._accepted(self._engine.create_execution_context(), "no execution context")
+        self._runtime = self._accepted(lambda: self._trt.Runtime(self._said), "the run-time does not start")
+        self._engine = self._accepted(lambda: self._runtime.deserialize_cuda_engine(plan), "the plan is refused")
+        self._kernels: Kernels = self._accepted(lambda: Kernels(self._engine, kernels), "no configuration")
+        self._context = self._accepted(lambda: self._kernels.context(self._engine), "no execution context")
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         inputs = {name for name in names if self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT}
         if inputs != {IMAGE, CONDITION}:
@@ -119,8 +129,12 @@ class TrtEngine:
         self._bind(uploads)
         self._graph = self._captured()
 
-    def _accepted(self, made: Any, what: str) -> Any:
-        """TensorRT answers None where it fails, and leaves the reason to its log."""
+    def _accepted(self, make: Callable[[], Any], what: str) -> Any:
+        """TensorRT answers None where it fails, or its bindings raise, and the reason is in its log."""
+        try:
+            made = make()
+        except (TypeError, RuntimeError) as error:  # a constructor that got a null pointer is a TypeError
+            raise PlanError(f"{self.backend}: {what}: {self._said.last()} ({error})") from error
         if made is None:
             raise PlanError(f"{self.backend}: {what}: {self._said.last()}")
         return made
@@ -169,12 +183,21 @@ class TrtEngine:
         except (CudaError, InferenceError) as error:
             if isinstance(error, CudaError) and error.lost:
                 raise
-            self._said.last()
+            height, width = self.shape
+            why = f"{error}; {self._said.last()}" if isinstance(error, CudaError) else str(error)
+            log.warning(
+                "%s %dx%d: no CUDA graph, each frame is queued call by call: %s", self.backend, height, width, why
+            )
             return None
 
     @property
     def captured(self) -> bool:
+        """Is a frame one launch?"""
         return self._graph is not None
+
+    def compiled(self) -> bytes | None:
+        """What the run-time had to compile for this start and another start could be spared; None where nothing."""
+        return self._kernels.compiled()
 
     def _queue(self) -> None:
         """Condition up, the network, outputs down: all in our stream, none waited for."""

@@ -1,37 +1,30 @@
 """How long each engine takes for a reading on this machine, upload included; against torch eager where it is installed.
 
 torch runs the networks with random weights, for its time does not depend on them, and is given the faster of its two
-memory layouts. On a CPU each has one thread and all take turns, so that other load befalls all alike.
+memory layouts and whole float32, as ours has. On a CPU each has one thread and all take turns, so that other load
+befalls all alike. What fails is a line of its own; the rest is measured all the same.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from importlib.util import find_spec
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from agent.commands import floor
-from agent.commands.building import Workshop
+from agent.commands.building import TASKS, Workshop
 from agent.commands.makers import THREADS, Job, Maker, Opened, Shape
-from engines import autofocus, defects, depth
-from engines.autofocus import condition as autofocus_condition
-from engines.scene import Scene, condition, levels_of
+from agent.commands.yardstick import Picture, Read, condition_of, torch_readers
+from engines.errors import BackendMissingError, ModelError
 from engines.timing import Took, in_turns
 from engines.trt import TrtEngine
 
 CPU_SHAPE = (768, 1024)
-PIXEL_SIZE_M = 3e-9
-SCENE = Scene(pixel_size_m=PIXEL_SIZE_M, electrons_per_pixel=40.0, accelerating_voltage_v=1000.0)
 TOGETHER = "three together"
-TORCH = "torch"
-
-Picture = NDArray[np.uint8]
-Read = Callable[[], object]
+UNSET = msgspec.UNSET
+NOT_BUILT = "not built for this model and machine: beamside engines build"
 
 
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,69 +38,193 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     p50_s: float
     p99_s: float
     ratio_to_torch_eager: float | None  # times as fast; None: torch is not installed, or the row is of three models
+    parity: bool | None = None  # what the gate said last, of three models of all; None: not asked, or torch
     share_of_floor: float | msgspec.UnsetType | None = msgspec.UNSET  # on a GPU: the least time thinkable over the p50
+    graph: bool | msgspec.UnsetType = msgspec.UNSET  # of a built engine: is a frame one launch of a CUDA graph
 
 
-def measure(workshop: Workshop, *, runs: int) -> list[Bench]:
-    """Every engine that is there and whose device answers. Raises ModelError."""
-    rows: list[Bench] = []
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """What could not be measured, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine that is there, and what the gate said of it."""
+
+    job: Job
+    parity: bool | None
+
+    @property
+    def what(self) -> str:
+        return f"{self.job.manifest.name} {self.job.precision}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One backend at one shape; failures of the kind `survive` are told and not raised."""
+
+    maker: Maker
+    shape: Shape
+    runs: int
+    survive: type[Exception]
+
+    @cached_property
+    def picture(self) -> Picture:
+        return np.random.default_rng(0).integers(0, 256, self.shape, np.uint8)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.maker.backend != "onnxruntime"
+
+    @property
+    def threads(self) -> int:
+        return THREADS if self.on_gpu else 1
+
+    def failed(self, what: str, error: Exception | str) -> Failure:
+        height, width = self.shape
+        why = str(error) or type(error).__name__
+        return Failure(what=f"{what} on {self.maker.backend} at {height}x{width}", why=why)
+
+
+Measured = Bench | Failure
+
+
+def check_there(workshop: Workshop) -> None:
+    """Raises BackendMissingError where the backend that was asked for has no device."""
+    for maker in workshop.makers if workshop.named else ():
+        why = maker.device()
+        if why is not None:
+            raise BackendMissingError(f"backend {maker.backend} was asked for, but {why}: nothing can be measured")
+
+
+def measure(workshop: Workshop, *, runs: int, survive: type[Exception] = ModelError) -> Iterator[Measured]:
+    """Every engine that is there and whose device answers, as soon as it is known. Raises PackageError."""
     for maker in workshop.makers:
         if maker.device() is None:
             for shape in (CPU_SHAPE,) if maker.backend == "onnxruntime" else workshop.shapes:
-                rows += _of(maker, list(_there(workshop, maker, shape)), shape, runs=runs)
-    return rows
+                yield from _at(workshop, Place(maker, shape, runs, survive))
 
 
-def _there(workshop: Workshop, maker: Maker, shape: Shape) -> Iterator[Job]:
-    for job in workshop.jobs(maker):
-        if job.shape in (None, shape) and maker.found(job) is not None:
-            yield job
+def sorted_out(measured: Iterable[Measured]) -> tuple[list[Bench], list[Failure]]:
+    rows, failed = [], []
+    for each in measured:
+        if isinstance(each, Bench):
+            rows.append(each)
+        else:
+            failed.append(each)
+    return rows, failed
 
 
-def _of(maker: Maker, jobs: list[Job], shape: Shape, *, runs: int) -> list[Bench]:
-    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    threads = 1 if maker.backend == "onnxruntime" else THREADS
-    rows: list[Bench] = []
-    tasks = list(dict.fromkeys(job.manifest.task for job in jobs))
+def _at(workshop: Workshop, place: Place) -> Iterator[Measured]:
+    found = list(_there(workshop, place))
+    yield from (each for each in found if isinstance(each, Failure))
+    candidates = [each for each in found if isinstance(each, Candidate)]
+    tasks = list(dict.fromkeys(each.job.manifest.task for each in candidates))
+    read: list[Candidate] = []
     for task in tasks:
-        of_task = [job for job in jobs if job.manifest.task == task]
-        rows += _one_model(maker, of_task, picture, threads=threads, runs=runs)
-    for precision in dict.fromkeys(job.precision for job in jobs):
-        same = [job for job in jobs if job.precision == precision]
-        if len(same) == len(tasks) > 1:
-            rows.append(_together(maker, same, picture, runs=runs))
-    return rows
+        for row in _one_model(place, [each for each in candidates if each.job.manifest.task == task]):
+            yield row
+            read += [
+                each for each in candidates if isinstance(row, Bench) and each.what == f"{row.model} {row.precision}"
+            ]
+    for precision in dict.fromkeys(each.job.precision for each in read):
+        same = [each for each in read if each.job.precision == precision]
+        if len(same) == len(TASKS):
+            yield _together(place, same)
 
 
-def _shape(picture: Picture) -> Shape:
-    return picture.shape[0], picture.shape[1]
+def _there(workshop: Workshop, place: Place) -> Iterator[Candidate | Failure]:
+    for job in workshop.jobs(place.maker):
+        if job.shape not in (None, place.shape):
+            continue
+        row = place.maker.found(job)
+        if row is not None and row.ok:
+            yield Candidate(job, row.passed)
+        elif row is not None or workshop.named:
+            why = NOT_BUILT if row is None else row.error
+            yield place.failed(f"{job.manifest.name} {job.precision}", why or "unusable")
 
 
-def _one_model(maker: Maker, jobs: list[Job], picture: Picture, *, threads: int, runs: int) -> list[Bench]:
-    task = jobs[0].manifest.task
-    told = condition_of(task, picture)
-    reads: dict[str, Read] = {job.precision: partial(maker.open(job, threads).run, picture, told) for job in jobs}
-    eager = torch_readers(task, picture, cuda=maker.backend != "onnxruntime")
-    took = in_turns(reads | eager, runs)
-    rows = [_row(job, maker, _shape(picture), took=took[job.precision], threads=threads) for job in jobs]
-    if maker.backend != "onnxruntime":
-        rows = [_beside_floor(row, job) for row, job in zip(rows, jobs, strict=True)]
-    if not eager:
-        return rows
-    best_s = min(took[name].p50_s for name in eager)
-    return [msgspec.structs.replace(row, ratio_to_torch_eager=best_s / row.p50_s) for row in rows]
+def _one_model(place: Place, candidates: list[Candidate]) -> Iterator[Measured]:
+    """All precisions and torch in turns; what fails at its first reading takes no part."""
+    task = candidates[0].job.manifest.task
+    told = condition_of(task, place.picture)
+    engines, unread = _first_readings(place, candidates, told)
+    eager, unread_torch = _first_of_torch(place, task) if engines else ({}, [])
+    yield from (*unread, *unread_torch)
+    ours: dict[str, Read] = {precision: partial(each.run, place.picture, told) for precision, each in engines.items()}
+    try:
+        took = in_turns(ours | eager, place.runs)
+    except (place.survive, RuntimeError) as error:
+        yield place.failed(task, error)
+        return
+    best_s = min((took[layout].p50_s for layout in eager), default=None)
+    for each in candidates:
+        if each.job.precision in engines:
+            row = _row(place, each, took[each.job.precision], engines[each.job.precision])
+            yield msgspec.structs.replace(row, ratio_to_torch_eager=None if best_s is None else best_s / row.p50_s)
 
 
-def _beside_floor(row: Bench, job: Job) -> Bench:
-    floor_s = floor.floor_s(job.onnx, row.shape, row.precision, floor.peak())
-    return msgspec.structs.replace(row, share_of_floor=None if floor_s is None else floor_s / row.p50_s)
+def _first_readings(
+    place: Place, candidates: list[Candidate], told: NDArray[np.float32]
+) -> tuple[dict[str, Opened], list[Failure]]:
+    """By precision; and what failed."""
+    engines: dict[str, Opened] = {}
+    failed = []
+    for each in candidates:
+        try:
+            engine = place.maker.open(each.job, place.threads)
+            engine.run(place.picture, told)
+            engines[each.job.precision] = engine
+        except place.survive as error:
+            failed.append(place.failed(each.what, error))
+    return engines, failed
 
 
-def _together(maker: Maker, jobs: list[Job], picture: Picture, *, runs: int) -> Bench:
-    """As the agent reads a frame: one upload, all models."""
-    engines = [(maker.open(job), condition_of(job.manifest.task, picture)) for job in jobs]
-    took = in_turns({"all": partial(read_all, engines, picture)}, runs)["all"]
-    return msgspec.structs.replace(_row(jobs[0], maker, _shape(picture), took=took, threads=THREADS), model=TOGETHER)
+def _first_of_torch(place: Place, task: str) -> tuple[dict[str, Read], list[Failure]]:
+    """By layout; and why there is none."""
+    try:
+        eager = torch_readers(task, place.picture, cuda=place.on_gpu)
+        for read in eager.values():
+            read()
+    except (place.survive, RuntimeError) as error:  # torch has no other errors
+        return {}, [place.failed(f"torch {task}", error)]
+    return eager, []
+
+
+def _together(place: Place, candidates: list[Candidate]) -> Measured:
+    """As the agent reads a frame: one upload, all models. Passed is what is of passed engines alone."""
+    picture = place.picture
+    try:
+        engines = [
+            (place.maker.open(each.job, THREADS), condition_of(each.job.manifest.task, picture)) for each in candidates
+        ]
+        took = in_turns({"all": partial(read_all, engines, picture)}, place.runs)["all"]
+    except place.survive as error:
+        return place.failed(f"{TOGETHER} {candidates[0].job.precision}", error)
+    said = {each.parity for each in candidates}
+    parity = False if False in said else None if None in said else True
+    return Bench(
+        model=TOGETHER,
+        backend=place.maker.backend,
+        precision=candidates[0].job.precision,
+        shape=place.shape,
+        threads=THREADS,
+        p50_s=took.p50_s,
+        p99_s=took.p99_s,
+        ratio_to_torch_eager=None,
+        parity=parity,
+        graph=all(engine.captured for engine, _ in engines if isinstance(engine, TrtEngine))
+        if _plans(engines)
+        else UNSET,
+    )
+
+
+def _plans(engines: list[tuple[Opened, NDArray[np.float32]]]) -> bool:
+    return any(isinstance(engine, TrtEngine) for engine, _ in engines)
 
 
 def read_all(engines: list[tuple[Opened, NDArray[np.float32]]], picture: Picture) -> None:
@@ -125,73 +242,21 @@ def read_all(engines: list[tuple[Opened, NDArray[np.float32]]], picture: Picture
         engine.finish()
 
 
-def _row(job: Job, maker: Maker, shape: Shape, *, took: Took, threads: int) -> Bench:
-    return Bench(
+def _row(place: Place, candidate: Candidate, took: Took, engine: Opened) -> Bench:
+    job = candidate.job
+    row = Bench(
         model=job.manifest.name,
-        backend=maker.backend,
+        backend=place.maker.backend,
         precision=job.precision,
-        shape=shape,
-        threads=threads,
+        shape=place.shape,
+        threads=place.threads,
         p50_s=took.p50_s,
         p99_s=took.p99_s,
         ratio_to_torch_eager=None,
+        parity=candidate.parity,
+        graph=engine.captured if isinstance(engine, TrtEngine) else UNSET,
     )
-
-
-def condition_of(task: str, picture: Picture) -> NDArray[np.float32]:
-    return autofocus_condition(PIXEL_SIZE_M) if task == autofocus.TASK else condition(levels_of(picture), SCENE)
-
-
-# --- torch ---
-
-
-def torch_readers(task: str, picture: Picture, *, cuda: bool) -> dict[str, Read]:
-    """torch eager in both layouts, inference mode, upload included; empty where torch or its device is missing."""
-    if find_spec(TORCH) is None:
-        return {}
-    import torch
-
-    if cuda and not torch.cuda.is_available():
-        return {}
-    torch.set_num_threads(1)
-    formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-    device = "cuda" if cuda else "cpu"
-    told = torch.from_numpy(condition_of(task, picture))[None].to(device)
-    return {
-        layout: _eager(network(task).to(device=device, memory_format=form), picture, told, form)
-        for layout, form in formats.items()
-    }
-
-
-def _eager(net: Any, picture: Picture, told: Any, form: Any) -> Read:
-    import torch
-
-    def read() -> object:
-        with torch.inference_mode():
-            image = torch.from_numpy(picture)[None, None].to(told.device).contiguous(memory_format=form)
-            return [output.cpu() for output in net(image, told)]
-
-    return read
-
-
-def network(task: str) -> Any:
-    """With random weights."""
-    from calibration.networks.autofocus import AutofocusNet
-    from calibration.networks.defects import DefectNet
-    from calibration.networks.depth import DepthNet
-
-    return {autofocus.TASK: AutofocusNet, depth.TASK: DepthNet, defects.TASK: DefectNet}[task]().eval()
-
-
-# --- for people ---
-
-
-def table(rows: list[Bench]) -> Table:
-    heads = ("model", "backend", "precision", "shape", "threads", "p50 ms", "p99 ms", "x torch eager")
-    shown = Table(*heads, box=SIMPLE_HEAD, title="One reading, upload included")
-    for row in rows:
-        ratio = "" if row.ratio_to_torch_eager is None else f"{row.ratio_to_torch_eager:.2f}"
-        shape = f"{row.shape[0]}x{row.shape[1]}"
-        times = f"{1e3 * row.p50_s:.1f}", f"{1e3 * row.p99_s:.1f}"
-        shown.add_row(row.model, row.backend, row.precision, shape, str(row.threads), *times, ratio)
-    return shown
+    if not place.on_gpu:
+        return row
+    floor_s = floor.floor_s(job.onnx, row.shape, row.precision, floor.peak())
+    return msgspec.structs.replace(row, share_of_floor=None if floor_s is None else floor_s / row.p50_s)

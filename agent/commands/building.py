@@ -8,13 +8,15 @@ from typing import cast, get_args
 
 import msgspec
 
-from agent.commands.makers import Job, Maker, OnnxMaker, PlanMaker, Row, Shape
+from agent.commands.makers import USUAL, Effort, Job, Maker, OnnxMaker, PlanMaker, Row, Shape
 from engines import admit, autofocus, defects, depth, load, manifest
 from engines.build import Backend
 from engines.cache import Cache
 from engines.cuda import Device
-from engines.errors import BackendMissingError, ModelError, PackageError
+from engines.durable import distrust
+from engines.errors import BackendMissingError, CacheError, ModelError, PackageError
 from engines.golden import Golden, read_golden
+from engines.listener import module
 
 TASKS = (autofocus.TASK, depth.TASK, defects.TASK)
 
@@ -42,7 +44,7 @@ class Workshop:
                         yield Job(package, described, model, precision, shape)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._all())
+        return sum(1 for _ in self.all())
 
     def build(self) -> Iterator[Row]:
         """Each row with the gate's yes or no."""
@@ -51,16 +53,20 @@ class Workshop:
 
     def make(self) -> Iterator[Row]:
         """Each row with the gate's report."""
-        for maker, job in self._all():
-            row = maker.make(job)
-            yield self._judged(maker, job, row) if row.ok else row
+        for maker, job in self.all():
+            yield self.made(maker, job)
+
+    def made(self, maker: Maker, job: Job) -> Row:
+        """One engine, built or found, with the gate's report."""
+        row = maker.make(job)
+        return self._judged(maker, job, row) if row.ok else row
 
     def verify(self) -> Iterator[Row]:
         """Of what was built: each row with the gate's report."""
-        for maker, job in self._all():
+        for maker, job in self.all():
             row = maker.found(job)
             if row is not None:
-                yield self._judged(maker, job, row)
+                yield self._judged(maker, job, row) if row.ok else row
             elif self.named:
                 why = "not built for this model and machine: beamside engines build"
                 yield Row(
@@ -75,12 +81,12 @@ class Workshop:
 
     def list(self) -> Iterator[Row]:
         """What was built, and what the gate said of it last."""
-        for maker, job in self._all():
+        for maker, job in self.all():
             row = maker.found(job)
             if row is not None:
                 yield row
 
-    def _all(self) -> Iterator[tuple[Maker, Job]]:
+    def all(self) -> Iterator[tuple[Maker, Job]]:
         for maker in self.makers:
             for job in self.jobs(maker):
                 yield maker, job
@@ -108,17 +114,25 @@ class Workshop:
         return self._golden[name]
 
 
-def makers(backend: str, folder: Path) -> tuple[Maker, ...]:
-    """The one asked for, or all that are installed. Raises BackendMissingError, CacheError."""
+def makers(backend: str, folder: Path, effort: Effort = USUAL) -> tuple[Maker, ...]:
+    """The one asked for, or all that are installed and can be imported. Raises BackendMissingError, CacheError."""
     if backend and backend not in load.BACKENDS:
         raise BackendMissingError(f"backend {backend!r} is unknown; known are {', '.join(load.BACKENDS)}")
-    return tuple(_maker(name, folder) for name in ((backend,) if backend else _installed()))
+    why = distrust(folder)
+    if why is not None:
+        raise CacheError(why)
+    return tuple(_maker(name, folder, effort) for name in ((backend,) if backend else _installed()))
 
 
 def absent(backends: Iterable[str] = load.BACKENDS) -> dict[str, str]:
     """Backend -> why it cannot serve here, of those that cannot."""
-    found = {name: load.why_not(name) for name in backends}
+    found = {name: _broken(name) or load.why_not(name) for name in backends}
     return {name: why for name, why in found.items() if why is not None}
+
+
+def doubts(backends: Iterable[str] = load.BACKENDS) -> list[str]:
+    """What speaks against backends that are tried all the same."""
+    return [doubt for name in backends if load.why_not(name) is None and (doubt := load.doubt(name)) is not None]
 
 
 def _installed() -> Iterator[str]:
@@ -126,14 +140,25 @@ def _installed() -> Iterator[str]:
         if name == "onnxruntime_cuda":
             there = load.why_not(name) is None
         else:
-            there = find_spec(name) is not None
+            there = find_spec(name) is not None and _broken(name) is None
         if there:
             yield name
 
 
-def _maker(name: str, folder: Path) -> Maker:
+def _broken(name: str) -> str | None:
+    """Why a builder that is installed cannot be imported: one broken package must not stop the others."""
+    if name not in get_args(Backend) or find_spec(name) is None:
+        return None
+    try:
+        module(name)
+    except BackendMissingError as error:
+        return str(error)
+    return None
+
+
+def _maker(name: str, folder: Path, effort: Effort) -> Maker:
     if name in get_args(Backend):
-        return PlanMaker(cast(Backend, name), Cache(folder))
+        return PlanMaker(cast(Backend, name), Cache(folder), effort)
     if name == admit.CPU:
         return OnnxMaker(admit.on_cpu(folder))
     device = load.device()

@@ -106,8 +106,9 @@ def _state(settings: Settings) -> tuple[str, str]:
 
 
 def _model(task: str, start: Callable[[Loaded], InService], settings: Settings) -> tuple[str, str]:
-    model = running.reader(settings, task, start, built=running.engines_built(settings))
-    return "ok", f"{model.name} on {model.reason}"
+    built = running.engines_built(settings)
+    model = running.reader(settings, task, start, built=built)
+    return ("ok" if built.cache.distrusted is None else "warning"), f"{model.name} on {model.reason}"
 
 
 def _certificate(settings: Settings) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """`beamside engines ...`: builds what serves on this machine, holds it against the float32 models, measures it."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +10,16 @@ import msgspec
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from agent import settings as configuration
-from agent.commands import benching
-from agent.commands.building import Workshop, absent, makers
-from agent.commands.makers import Row
+from agent.commands import bench_table, benching
+from agent.commands.building import Workshop, absent, doubts, makers
+from agent.commands.makers import USUAL, Effort, Row
 from agent.errors import ConfigurationError, EngineError
 from agent.settings import Settings
+from engines.build import TIMEOUT_S
 from engines.errors import BackendMissingError, CacheError, ModelError, PackageError
 from engines.load import BACKENDS, MODELS
 
@@ -37,15 +38,26 @@ def engines() -> None:
 
 
 @app.command()
-def build(backend: Backend = "", config: Config = None, as_json: AsJson = False) -> None:
+def build(
+    backend: Backend = "",
+    config: Config = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds that one engine may take.", min=1)] = TIMEOUT_S,
+    as_json: AsJson = False,
+) -> None:
     """Build what is missing and ask the parity gate where a device answers. An engine that fails it does not serve."""
-    _act(Workshop.build, backend, config, as_json=as_json)
+    with _house_errors(), Bars() as bars:
+        workshop = _workshop(configuration.load(config), backend, Effort(timeout_s, bars.under_way))
+        rows = list(bars.followed(workshop.build(), len(workshop)))
+    _end(rows, backend, as_json=as_json)
 
 
 @app.command()
 def verify(backend: Backend = "", config: Config = None, as_json: AsJson = False) -> None:
     """Ask the parity gate again of everything that was built; the reports are kept beside the engines."""
-    _act(Workshop.verify, backend, config, as_json=as_json)
+    with _house_errors(), Bars() as bars:
+        workshop = _workshop(configuration.load(config), backend)
+        rows = list(bars.followed(workshop.verify(), len(workshop)))
+    _end(rows, backend, as_json=as_json)
 
 
 @app.command("list")
@@ -66,12 +78,18 @@ def bench(
 ) -> None:
     """How long a reading takes, upload included; against torch eager where it is installed (times as fast)."""
     with _house_errors():
-        rows = benching.measure(_workshop(configuration.load(config), backend), runs=runs)
+        workshop = _workshop(configuration.load(config), backend)
+        benching.check_there(workshop)
+        rows, failed = benching.sorted_out(benching.measure(workshop, runs=runs))
     if as_json:
-        print(msgspec.json.encode({"rows": rows}).decode())
-        return
-    Console().print(benching.table(rows))
-    _tell_absent(backend)
+        print(msgspec.json.encode({"rows": rows} | ({"failed": failed} if failed else {})).decode())
+    else:
+        Console().print(bench_table.table(rows))
+        _tell_absent(backend)
+    for each in failed:
+        print(f"{each.what}: {each.why}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
 
 
 def folder_of(settings: Settings) -> Path:
@@ -79,25 +97,17 @@ def folder_of(settings: Settings) -> Path:
     return configuration.state_dir(settings) / FOLDER
 
 
-def _act(action: Callable[[Workshop], Iterator[Row]], backend: str, config: Path | None, *, as_json: bool) -> None:
-    rows = _rows(action, backend, config)
+def _end(rows: list[Row], backend: str, *, as_json: bool) -> None:
     _tell(rows, backend, as_json=as_json)
     if any(row.failed for row in rows):
         raise typer.Exit(1)
 
 
-def _rows(action: Callable[[Workshop], Iterator[Row]], backend: str, config: Path | None) -> list[Row]:
-    settings = configuration.load(config)
-    with _house_errors():
-        workshop = _workshop(settings, backend)
-        return list(_followed(action(workshop), len(workshop)))
-
-
-def _workshop(settings: Settings, backend: str) -> Workshop:
+def _workshop(settings: Settings, backend: str, effort: Effort = USUAL) -> Workshop:
     return Workshop(
         models=settings.engines.models or MODELS,
         shapes=settings.engines.shapes,
-        makers=makers(backend, folder_of(settings)),
+        makers=makers(backend, folder_of(settings), effort),
         named=bool(backend),
     )
 
@@ -115,14 +125,38 @@ def _house_errors() -> Iterator[None]:
 # --- for people ---
 
 
-def _followed(rows: Iterator[Row], count: int) -> Iterator[Row]:
-    """A bar on stderr."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=console.is_terminal) as bars:
-        bar = bars.add_task("engines", total=count)
+class Bars:
+    """On stderr: how many engines are done, and how far the one that is being built is."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f} %"),
+            TimeElapsedColumn(),
+        )
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, transient=console.is_terminal)
+        self._all = self._progress.add_task("engines", total=None)
+        self._one = self._progress.add_task("", total=1.0, visible=False)
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.update(self._one, visible=False)
+        self._progress.stop()
+
+    def under_way(self, engine: str, share: float, phase: str) -> None:
+        self._progress.update(self._one, completed=share, description=f"{engine}: {phase}", visible=True)
+
+    def followed(self, rows: Iterator[Row], count: int) -> Iterator[Row]:
+        self._progress.update(self._all, total=count)
         for row in rows:
-            bars.update(bar, advance=1, description=f"{row.model} {row.precision} on {row.backend}")
+            what = f"{row.model} {row.precision} on {row.backend}"
+            self._progress.update(self._all, advance=1, description=what)
+            self._progress.update(self._one, visible=False)
             yield row
 
 
@@ -144,9 +178,12 @@ def _tell(rows: list[Row], backend: str, *, as_json: bool) -> None:
 
 
 def _sign(row: Row) -> str:
-    return SIGNS[row.passed] if row.ok else "[red]not there[/]"
+    if row.ok:
+        return SIGNS[row.passed]
+    return "[red]not there[/]" if row.path is None else "[red]unusable[/]"
 
 
 def _tell_absent(backend: str) -> None:
-    for name, why in absent((backend,) if backend else BACKENDS).items():
-        print(f"{name}: {why}", file=sys.stderr)
+    asked = (backend,) if backend else BACKENDS
+    for line in (*(f"{name}: {why}" for name, why in absent(asked).items()), *doubts(asked)):
+        print(line, file=sys.stderr)

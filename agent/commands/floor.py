@@ -1,4 +1,8 @@
-"""How fast a GPU could be at best: what a model must do, over what the device's own numbers allow."""
+"""How fast a GPU could be at best: what a model must do, over what the device's own numbers allow.
+
+The network alone: the way over PCIe, which every measured reading holds too, is no part of it, for no driver tells its
+speed. A share of the floor is therefore understated, by the transfers' share of the reading.
+"""
 
 import ctypes
 from collections.abc import Callable
@@ -39,8 +43,10 @@ def peak(open_library: Callable[[str], Any] = ctypes.CDLL) -> Peak | None:
         facts = _facts(library)
     except (OSError, AttributeError):
         return None
-    if facts is None or (facts[MAJOR], facts[MINOR]) not in OPERATIONS or min(facts[BUS_BITS], facts[CLOCK_KHZ]) < 1:
+    if facts is None or (facts[MAJOR], facts[MINOR]) not in OPERATIONS:
         return None
+    if min(facts[each] for each in (BUS_BITS, CLOCK_KHZ, MEMORY_CLOCK_KHZ, SM_COUNT)) < 1:
+        return None  # a driver may answer with zeros for what it no longer tells
     clocks_per_s = facts[SM_COUNT] * facts[CLOCK_KHZ] * 1e3
     by_precision = OPERATIONS[facts[MAJOR], facts[MINOR]]
     return Peak(

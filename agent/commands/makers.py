@@ -1,7 +1,8 @@
 """How each backend makes, judges and opens one engine: a model, a precision and a shape in, a row of facts out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -9,7 +10,8 @@ from typing import Protocol
 import msgspec
 
 from engines import admit, load, manifest
-from engines.build import Backend, Recipe, build
+from engines.build import TIMEOUT_S, Backend, Recipe, build
+from engines.built import opened
 from engines.cache import Builder, Cache, Facts, facts
 from engines.cuda import NO_DEVICE, Cuda, Device
 from engines.errors import BackendMissingError, ModelError
@@ -23,6 +25,7 @@ from engines.trt import TrtEngine, Uploads
 Shape = tuple[int, int]
 Opened = OnnxEngine | TrtEngine
 THREADS = 2  # of ONNX Runtime
+DAMAGED = "the plan is damaged: beamside engines build makes it again"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +71,17 @@ class Job:
     def file(self) -> Path:
         full = self.precision == "fp32"
         return self.package / (manifest.MODEL_FILE if full else manifest.twin_file(self.precision))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a build may take, and who hears how far it is: the engine, the share done 0..1, the builder's phase."""
+
+    timeout_s: float = TIMEOUT_S
+    progress: Callable[[str, float, str], None] = lambda engine, share, phase: None
+
+
+USUAL = Effort()
 
 
 class Maker(Protocol):
@@ -153,9 +167,10 @@ class PlanMaker:
     # The INT8 twins have the unsigned activations that ONNX Runtime wants on a CPU; TensorRT takes signed ones only.
     precisions: tuple[Recipe, ...] = ("fp32", "fp16")
 
-    def __init__(self, backend: Backend, cache: Cache) -> None:
-        """Raises BackendMissingError where the package is not installed."""
+    def __init__(self, backend: Backend, cache: Cache, effort: Effort = USUAL) -> None:
+        """Raises BackendMissingError where the package is not installed or cannot be imported."""
         self.backend: str = backend
+        self._effort = effort
         self._module: Backend = backend
         self._cache = cache
         self._builder = Builder(module=backend, version=str(module(backend).__version__))
@@ -169,7 +184,7 @@ class PlanMaker:
             known = self._facts(job)
             plan = self._cache.get(known.key)
             if plan is None:
-                plan = build(job.onnx, backend=self._module, recipe=job.precision, shape=_one(job))
+                plan = self._built(job)
                 self._cache.put(plan, known)
             entry = self._cache.entry(known.key)
         except ModelError as error:
@@ -177,11 +192,25 @@ class PlanMaker:
         path = None if entry is None else str(entry.path)
         return msgspec.structs.replace(row, ok=True, path=path, bytes=len(plan), took_s=perf_counter() - began)
 
+    def _built(self, job: Job) -> bytes:
+        height, width = _one(job)
+        return build(
+            job.onnx,
+            backend=self._module,
+            recipe=job.precision,
+            shape=(height, width),
+            timeout_s=self._effort.timeout_s,
+            progress=partial(self._effort.progress, f"{job.manifest.name} {job.precision} {height}x{width}"),
+        )
+
     def found(self, job: Job) -> Row | None:
-        entry = self._cache.entry(self._facts(job).key)
+        """The plan is read for it: one changed byte is told, with a device or without."""
+        key, row = self._facts(job).key, self._row(job)
+        if self._cache.damaged(key):
+            return msgspec.structs.replace(row, path=str(self._cache.folder / f"{key}.json"), error=DAMAGED)
+        entry = self._cache.entry(key)
         if entry is None:
             return None
-        row = self._row(job)
         return msgspec.structs.replace(row, ok=True, parity=entry.passed, path=str(entry.path), bytes=entry.bytes)
 
     def judge(self, job: Job, golden: Golden) -> Report:
@@ -190,10 +219,10 @@ class PlanMaker:
         return report
 
     def open(self, job: Job, threads: int = THREADS) -> Opened:
-        plan = self._cache.get(self._facts(job).key)
-        if plan is None:
+        key = self._facts(job).key
+        if self._cache.entry(key) is None:
             raise BackendMissingError(f"{job.manifest.label} is not built for {job.shape} on {self.backend}")
-        return TrtEngine(plan, backend=self.backend, cuda=self._driver, uploads=self.uploads)
+        return opened(self._cache, key, backend=self.backend, cuda=self._driver, uploads=self.uploads)
 
     @cached_property
     def _driver(self) -> Cuda:

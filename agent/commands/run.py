@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,13 +19,14 @@ import zmq
 
 from agent import settings as configuration
 from agent.clock import Clock, SystemClock
+from agent.commands.reloading import Reloader
 from agent.control.envelope import Envelope
 from agent.control.estimate import Instrument
 from agent.decide import Decider, Terms
 from agent.errors import BeamsideError, ConfigurationError, EngineError
-from agent.health import Health, MetricsPage, Notifier
+from agent.health import Health, MetricsPage, Notifier, Patience
 from agent.journal import FILE, Journal
-from agent.loop import Loop
+from agent.loop import Loop, Service
 from agent.messages import Decision, Hold, Mode, Status
 from agent.perceive import Perceiver
 from agent.receive import Receiver
@@ -46,6 +48,7 @@ log = logging.getLogger(__name__)
 Reader = TypeVar("Reader")
 
 STEP_LIMIT_S, GPU_STEP_LIMIT_S = 10.0, 2.0  # a GPU that takes 2 s hangs
+LEAVE_S = 0.5  # for a reload to end by itself; SIGTERM to exit is 2 s
 CPU = "onnxruntime"  # the one backend that needs no device
 FALLBACK_STEP_M, FALLBACK_CUMULATIVE_M = 100e-6, 200e-6  # without a certificate: 16 half depths at 2,000 x
 
@@ -66,9 +69,15 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stopping.set())
         signal.signal(signal.SIGHUP, lambda *_: loop.reloading.set())
-        serve(loop)
+        try:
+            serve(loop)
+        except BeamsideError as error:
+            stack.close()
+            leave(loop, error)
+            raise
     if as_json:
         print(msgspec.json.encode({"sent": loop.reporter.sent, "frames": loop.receiver.books()}).decode())
+    leave(loop)
 
 
 def told(frames: str, advice: str, commands: str, certificate: Path | None) -> dict[str, Any]:
@@ -99,6 +108,17 @@ def serve(loop: Loop) -> None:
         loop.reporter.stop(reason, event=_last_words(loop, reason))
 
 
+def leave(loop: Loop, error: BeamsideError | None = None) -> None:
+    """A reload that is still under way is left behind. Python's own end would abort where it is inside a library."""
+    if loop.reload.wait(LEAVE_S):
+        return
+    if error is not None:
+        print(f"beamside: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if error is None else error.exit_code)
+
+
 def _last_words(loop: Loop, reason: str) -> int | None:
     """Name the frames that nobody inspected; the journal's number for the end of this boot."""
     hold = Hold(state="begin", reason=reason, since_ns=loop.clock.wall_ns())
@@ -111,9 +131,8 @@ def _last_words(loop: Loop, reason: str) -> int | None:
 def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
     """Every part, started; the stack ends them in the right order. Raises ConfigurationError."""
     boot = uuid.uuid4().hex
-    perceiver, facts = models(settings)
-    facts = msgspec.structs.replace(facts, boot=boot)
-    decider = Decider(terms(settings), base_mode=Mode(settings.focus.mode), boot=boot)
+    serving = service(settings, boot)
+    decider = Decider(serving.terms, base_mode=Mode(settings.focus.mode), boot=boot)
     frames, advice, commands = configuration.endpoints(settings)
     prepare_folders(settings)
     journal = Journal.open(configuration.state_dir(settings) / FILE, clock, boot=boot)
@@ -126,7 +145,7 @@ def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
     if guard is not None:
         stack.callback(guard.close)
     receiver = Receiver(settings.frames, frames, context=context, clock=clock, guard=guard)
-    health = Health(Notifier.from_environment(os.environ), clock)
+    health = Health(Notifier.from_environment(os.environ), clock, limit_s=serving.patience.usual_s)
     requests = Requests(
         commands,
         context=context,
@@ -143,7 +162,7 @@ def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
         clock=clock,
         identity=Identity(agent=version(), boot=boot),
         status=requests.status,
-        step_limit_s=settings.health.step_limit_s or step_limit_s(facts),
+        step_limit_s=health.limit_s,
         guard=guard,
     )
     for part in (receiver, requests, reporter):
@@ -154,28 +173,21 @@ def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
     return Loop(
         receiver,
         requests,
-        perceiver=perceiver,
+        service=serving,
         decider=decider,
         journal=journal,
         reporter=reporter,
         health=health,
         clock=clock,
-        facts=facts,
-        reload=lambda loop: reload(loop, settings),
+        reload=Reloader(lambda: service(settings, boot), health, clock=clock),
     )
 
 
-def reload(loop: Loop, settings: Settings) -> None:
-    """Models and certificate again; what cannot be read leaves the old ones in service."""
-    try:
-        perceiver, facts = models(settings)
-        new = terms(settings)
-    except BeamsideError as error:
-        log.error("reload refused, the old ones keep serving: %s", error)
-        return
-    loop.perceiver, loop.decider.terms = perceiver, new
-    loop.facts = msgspec.structs.replace(facts, boot=loop.facts.boot)
-    log.info("reloaded: %s", ", ".join(facts.models))
+def service(settings: Settings, boot: str) -> Service:
+    """All that a reload replaces. Raises ConfigurationError."""
+    perceiver, facts = models(settings)
+    facts = msgspec.structs.replace(facts, boot=boot)
+    return Service(perceiver, terms(settings), facts, patience(settings, facts))
 
 
 def models(settings: Settings) -> tuple[Perceiver, Status]:
@@ -190,10 +202,12 @@ def models(settings: Settings) -> tuple[Perceiver, Status]:
         defects,
         share=built.share,
         lacks=lambda shape: any(model.lacks(shape) for model in (autofocus, depth, defects)),
+        maps=settings.depth.publish,
     )
     facts = Status(
         mode=Mode(settings.focus.mode),
         backends={"autofocus": autofocus.backend, "depth": depth.backend, "defects": defects.backend},
+        backend_reasons={"autofocus": autofocus.reason, "depth": depth.reason, "defects": defects.reason},
         models=perceiver.models,
         allow_plain_tcp=settings.frames.allow_plain_tcp,
     )
@@ -208,10 +222,13 @@ def engines_built(settings: Settings) -> Built:
         raise ConfigurationError(str(error)) from error
 
 
-def step_limit_s(facts: Status) -> float:
+def patience(settings: Settings, facts: Status) -> Patience:
     """How long the loop may be silent before the process ends."""
-    on_cpu = any(backend.split(" ")[0] == CPU for backend in facts.backends.values())
-    return STEP_LIMIT_S if on_cpu else GPU_STEP_LIMIT_S
+    told_s = settings.health.step_limit_s
+    if told_s:
+        return Patience(told_s, told_s)
+    # A shape without an engine may be the processor's affair whatever serves the others.
+    return Patience(STEP_LIMIT_S if CPU in facts.backends.values() else GPU_STEP_LIMIT_S, STEP_LIMIT_S)
 
 
 def reader(settings: Settings, task: str, start: Callable[[Loaded], Reader], *, built: Built) -> Reader:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engines.autofocus import Autofocus
 from engines.autofocus import condition as autofocus_condition
+from engines.begun import together
 from engines.defects import DefectFinder
 from engines.depth import Depth
 from engines.load import load
@@ -64,8 +65,8 @@ def _against_torch(task: str, picture: Picture, runs: int) -> Rows:
 
 
 def _together(picture: Picture, runs: int) -> dict[str, object]:
-    reads = [reader(task, picture, threads=TOGETHER_THREADS) for task in TASKS]
-    took = in_turns({"all": lambda: [read() for read in reads]}, runs)
+    starts = [starter(task, picture, threads=TOGETHER_THREADS) for task in TASKS]
+    took = in_turns({"all": lambda: together(starts)}, runs)
     shape = list(picture.shape)
     return {"model": "the three together", "shape": shape, "threads": TOGETHER_THREADS, **figures(took["all"])}
 
@@ -87,14 +88,19 @@ def figures(seconds: list[float]) -> dict[str, float]:
 
 
 def reader(task: str, picture: Picture, *, threads: int) -> Read:
-    """The shipped package as the agent asks it."""
+    start = starter(task, picture, threads=threads)
+    return lambda: start()()
+
+
+def starter(task: str, picture: Picture, *, threads: int) -> Callable[[], Read]:
+    """The shipped package as the agent asks it: begun, and then called for its answer."""
     loaded = load(task, backend="onnxruntime", threads=threads)
     if task == "autofocus":
         autofocus = Autofocus(loaded)
-        return lambda: autofocus.read(picture, PIXEL_SIZE_M)
+        return lambda: autofocus.begin(picture, PIXEL_SIZE_M)
     dense = Depth(loaded) if task == "depth" else DefectFinder(loaded)
     levels = levels_of(picture)
-    return lambda: dense.read(picture, SCENE, levels)
+    return lambda: dense.begin(picture, SCENE, levels)
 
 
 def torch_readers(task: str, picture: Picture) -> dict[str, Read]:

@@ -35,8 +35,8 @@ class Instant:
 
     name = "instant@0"
 
-    def read(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> FocusReading:
-        return FocusReading(score=5.0, blur_px=1.0, blur_uncertainty_px=0.1, content=0.9)
+    def begin(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> Callable[[], FocusReading]:
+        return lambda: FocusReading(score=5.0, blur_px=1.0, blur_uncertainty_px=0.1, content=0.9)
 
 
 def endpoints(folder: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ def fake_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield tensorrt
     finally:
         tensorrt.faults.cure()
+        tensorrt.compiler.on, tensorrt.compiler.times = False, 0
         sys.modules.pop("tensorrt", None)
 
 

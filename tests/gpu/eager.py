@@ -1,12 +1,13 @@
 """torch on the GPU as a yardstick: eager, and the same work captured in one CUDA graph. Upload and outputs included."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from agent.commands.benching import Picture, condition_of, network
+from agent.commands.yardstick import Picture, Read, condition_of, network, whole_float32
 
-Read = Callable[[], object]
+EAGER = "fp32 eager"
 WARM_UP = 3  # runs before a capture: kernels are chosen and memory is taken in them
 
 
@@ -14,20 +15,24 @@ def missing() -> str | None:
     """Why torch cannot be asked here, or None."""
     if find_spec("torch") is None:
         return "torch is not installed"
-    import torch
-
+    try:
+        import torch
+    except Exception as error:  # noqa: BLE001 - its libraries may not fit, each in its own way
+        return f"torch cannot be imported: {error}"
     if not torch.version.cuda:
         return f"torch {torch.__version__} was built without CUDA"
     return None if torch.cuda.is_available() else "torch finds no CUDA device"
 
 
-def readers(task: str, picture: Picture) -> dict[str, Read]:
-    """Precision and manner -> one reading."""
+def makers(task: str, picture: Picture) -> dict[str, Callable[[], Read]]:
+    """Precision and manner -> what makes one reading; float32 is whole, as our engines have it."""
+    whole_float32()
     net = network(task).cuda()
-    found = {"fp32 eager": eager(net, task, picture)}
-    for precision, half in (("fp32", False), ("fp16", True)):
-        found[f"{precision} graph"] = captured(net, task, picture, half=half)
-    return found
+    return {
+        EAGER: partial(eager, net, task, picture),
+        "fp32 graph": partial(captured, net, task, picture, half=False),
+        "fp16 graph": partial(captured, net, task, picture, half=True),
+    }
 
 
 def eager(net: Any, task: str, picture: Picture) -> Read:

@@ -4,7 +4,7 @@ import argparse
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,14 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.commands import benching
+from agent.commands.bench_table import FLOOR, SAID, floor_of, graph_of, ratio_of
 from agent.commands.benching import TOGETHER, Bench
-from agent.commands.building import TASKS, Workshop, absent, makers
+from agent.commands.building import TASKS, Workshop, absent, doubts, makers
 from agent.commands.makers import Maker, Row, Shape
+from agent.commands.yardstick import Picture, Read
 from engines import load, manifest
 from engines.built import SHAPES
 from engines.cuda import Device
-from engines.errors import ModelError
-from engines.timing import in_turns
+from engines.timing import Took, in_turns
 from tests.gpu import eager
 
 ON_GPU = ("tensorrt", "tensorrt_rtx", "onnxruntime_cuda")
@@ -34,6 +35,7 @@ PACKAGES = ("tensorrt", "tensorrt-rtx", "cuda-python", "onnxruntime", "onnxrunti
 RUNS = 300
 AIMS_S = {(2048, 3072): 8e-3, (768, 1024): 2e-3}  # p99 of the three together, upload included, on an H200
 AIM_TIMES_EAGER = 3.0
+TITLE = "One reading, upload and outputs included; x torch: times as fast as torch eager"
 WIDE = 140  # columns, where there is no terminal to ask
 
 
@@ -45,6 +47,7 @@ class Results:
     built: list[Row] = field(default_factory=list)
     timed: list[Bench] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)  # what was not there, and why
+    doubts: list[str] = field(default_factory=list)  # of what was there and may not work on this device
     failed: list[str] = field(default_factory=list)
 
 
@@ -52,48 +55,74 @@ def main(arguments: list[str]) -> int:
     """0 also where there is no device; 1 where something that is there failed."""
     asked = _asked(arguments)
     found = load.device()
-    results = Results(_machine(found), absent=_absent())
+    results = Results(_machine(found), absent=_absent(), doubts=doubts(ON_GPU))
     if isinstance(found, Device):
         with tempfile.TemporaryDirectory() as folder:
-            measure(results, _makers(Path(folder), results), runs=asked.runs)
+            measure(results, _makers(Path(folder), results), runs=asked.runs, out=asked.out)
     tell(results, Console(width=None if os.isatty(1) else WIDE))
-    if asked.out is not None:
-        keep(results, asked.out)
+    keep(results, asked.out)
     return 1 if results.failed or any(row.failed for row in results.built) else 0
 
 
-def measure(results: Results, backends: Iterable[Maker], *, runs: int, shapes: tuple[Shape, ...] = SHAPES) -> None:
-    """Build, judge and time each; what fails is told and the next one follows."""
+def measure(
+    results: Results,
+    backends: Iterable[Maker],
+    *,
+    runs: int,
+    shapes: tuple[Shape, ...] = SHAPES,
+    out: Path | None = None,
+) -> None:
+    """Build, judge and time each; what fails is told and the next one follows. Kept after every step."""
     for maker in backends:
         workshop = Workshop(load.MODELS, shapes, (maker,), named=True)
         with _told(results, maker.backend):
-            results.built += workshop.make()
+            for _, job in workshop.all():
+                with _told(results, f"{job.manifest.name} {job.precision} {job.shape} on {maker.backend}"):
+                    results.built.append(workshop.made(maker, job))
+                keep(results, out)
         with _told(results, maker.backend):
-            results.timed += benching.measure(workshop, runs=runs)
-    if "torch" not in results.absent:
-        for shape in shapes:
-            with _told(results, f"torch {shape[0]}x{shape[1]}"):
-                results.timed += torch_rows(shape, runs=runs)
+            for found in benching.measure(workshop, runs=runs, survive=Exception):
+                if isinstance(found, Bench):
+                    results.timed.append(found)
+                else:
+                    results.failed.append(f"{found.what}: {found.why}")
+                keep(results, out)
+    for shape in shapes if "torch" not in results.absent else ():
+        torch_rows(results, shape, runs=runs)
+        keep(results, out)
 
 
-def torch_rows(shape: Shape, *, runs: int) -> list[Bench]:
+def torch_rows(results: Results, shape: Shape, *, runs: int) -> None:
+    """Each manner of each model by itself, so that one that fails costs no other; then the three models."""
     picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    by_manner: dict[str, list[Callable[[], object]]] = {}
-    rows = []
+    by_manner: dict[str, list[Read]] = {}
     for task in TASKS:
-        reads = eager.readers(task, picture)
-        took = in_turns(reads, runs)
-        slow_s = took["fp32 eager"].p50_s
-        for manner, read in reads.items():
-            by_manner.setdefault(manner, []).append(read)
-            rows.append(_torch_row(task, manner, shape, (took[manner].p50_s, took[manner].p99_s), slow_s=slow_s))
+        with _told(results, f"torch {task} at {shape[0]}x{shape[1]}"):
+            reads = _torch_reads(results, task, picture)
+            took = in_turns(reads, runs)
+            slow_s = took[eager.EAGER].p50_s if eager.EAGER in took else None
+            for manner, read in reads.items():
+                by_manner.setdefault(manner, []).append(read)
+                results.timed.append(_torch_row(task, manner, shape, took[manner], slow_s=slow_s))
     for manner, reads_of in by_manner.items():
-        whole = in_turns({"all": partial(_each, reads_of)}, runs)["all"]
-        rows.append(_torch_row(TOGETHER, manner, shape, (whole.p50_s, whole.p99_s), slow_s=None))
-    return rows
+        if len(reads_of) == len(TASKS):
+            with _told(results, f"torch {manner}, {TOGETHER} at {shape[0]}x{shape[1]}"):
+                whole = in_turns({"all": partial(_each, reads_of)}, runs)["all"]
+                results.timed.append(_torch_row(TOGETHER, manner, shape, whole, slow_s=None))
 
 
-def _torch_row(model: str, manner: str, shape: Shape, took_s: tuple[float, float], *, slow_s: float | None) -> Bench:
+def _torch_reads(results: Results, task: str, picture: Picture) -> dict[str, Read]:
+    """By manner, each after its first reading."""
+    reads: dict[str, Read] = {}
+    for manner, make in eager.makers(task, picture).items():
+        with _told(results, f"torch {manner}, {task} at {picture.shape[0]}x{picture.shape[1]}"):
+            read = make()
+            read()
+            reads[manner] = read
+    return reads
+
+
+def _torch_row(model: str, manner: str, shape: Shape, took: Took, *, slow_s: float | None) -> Bench:
     precision, _, how = manner.partition(" ")
     return Bench(
         model=model,
@@ -101,24 +130,24 @@ def _torch_row(model: str, manner: str, shape: Shape, took_s: tuple[float, float
         precision=precision,
         shape=shape,
         threads=1,
-        p50_s=took_s[0],
-        p99_s=took_s[1],
-        ratio_to_torch_eager=None if slow_s is None else slow_s / took_s[0],
+        p50_s=took.p50_s,
+        p99_s=took.p99_s,
+        ratio_to_torch_eager=None if slow_s is None else slow_s / took.p50_s,
     )
 
 
-def _each(reads: list[Callable[[], object]]) -> None:
+def _each(reads: list[Read]) -> None:
     for read in reads:
         read()
 
 
 @contextmanager
 def _told(results: Results, what: str) -> Iterator[None]:
-    """A backend that fails is a line of the results; torch has RuntimeErrors only."""
+    """Whatever fails is a line of the results: bindings raise what they like, and the machine is rarely at hand."""
     try:
         yield
-    except (ModelError, RuntimeError, OSError) as error:
-        results.failed.append(f"{what}: {error}")
+    except Exception as error:  # noqa: BLE001
+        results.failed.append(f"{what}: {type(error).__name__}: {error}")
 
 
 # --- what is here ---
@@ -177,6 +206,8 @@ def tell(results: Results, console: Console) -> None:
         console.print(f"{name}: {fact}", markup=False, highlight=False)
     for name, why in results.absent.items():
         console.print(f"absent: {name}: {why}", markup=False, highlight=False)
+    for doubt in results.doubts:
+        console.print(f"doubt: {doubt}; it is tried all the same", markup=False, highlight=False)
     if not results.timed and not results.built:
         console.print("nothing was measured", markup=False, highlight=False)
     else:
@@ -188,28 +219,19 @@ def tell(results: Results, console: Console) -> None:
 
 
 def table(results: Results) -> Table:
-    heads = ("model", "backend", "precision", "shape", "parity", "p50 ms", "p99 ms", "times torch eager", "of floor")
-    shown = Table(*heads, box=SIMPLE_HEAD, title="One reading, upload and outputs included")
+    heads = ("model", "backend", "precision", "shape", "parity", "p50 ms", "p99 ms", "x torch", "of floor", "graph")
+    shown = Table(*heads, box=SIMPLE_HEAD, title=TITLE, caption=FLOOR)
     for row in sorted(results.timed, key=lambda each: (each.shape, each.model, each.p50_s)):
-        ratio = "" if row.ratio_to_torch_eager is None else f"{row.ratio_to_torch_eager:.2f}"
         times = f"{1e3 * row.p50_s:.2f}", f"{1e3 * row.p99_s:.2f}"
         shape = f"{row.shape[0]}x{row.shape[1]}"
-        share = f"{row.share_of_floor:.0%}" if isinstance(row.share_of_floor, float) else ""
-        shown.add_row(row.model, row.backend, row.precision, shape, parity_of(row, results.built), *times, ratio, share)
+        parity = SAID[row.parity] if row.backend in ON_GPU else ""
+        cells = (row.model, row.backend, row.precision, shape, parity, *times)
+        shown.add_row(*cells, ratio_of(row), floor_of(row), graph_of(row))
     return shown
 
 
-def parity_of(timed: Bench, built: list[Row]) -> str:
-    """Of the engine that was timed; empty for torch and for three models at once."""
-    for row in built:
-        same = (row.model, row.backend, row.precision) == (timed.model, timed.backend, timed.precision)
-        if same and row.shape in (None, timed.shape):
-            return {True: "passed", False: "REFUSED", None: "not asked"}[row.passed]
-    return ""
-
-
 def aims(timed: list[Bench]) -> list[str]:
-    """What was wanted of the fastest engines, and what came out."""
+    """What was wanted of the fastest engines that the gate passed, and what came out."""
     lines = []
     for shape, aim_s in AIMS_S.items():
         best = min((row.p99_s for row in timed if _ours(row, TOGETHER, shape)), default=None)
@@ -224,7 +246,8 @@ def aims(timed: list[Bench]) -> list[str]:
 
 
 def _ours(row: Bench, model: str, shape: Shape | None) -> bool:
-    return row.model == model and row.backend in ON_GPU and shape in (None, row.shape)
+    """An engine that may not serve meets no aim."""
+    return row.model == model and row.backend in ON_GPU and row.parity is True and shape in (None, row.shape)
 
 
 def _outcome(value: float | None, met: bool, unit: str, factor: float) -> str:
@@ -237,6 +260,8 @@ def _errors(built: list[Row]) -> list[str]:
     return [f"{row.model} {row.precision} {row.shape} on {row.backend}: {row.error}" for row in built if row.error]
 
 
-def keep(results: Results, folder: Path) -> None:
+def keep(results: Results, folder: Path | None) -> None:
+    if folder is None:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))

@@ -20,13 +20,14 @@ from engines.readings import FocusReading
 from engines.trt import TrtEngine, Uploads
 from tests.fakes.driver import FakeDriver
 from tests.fakes.machine import FAKES, plan_for
+from tests.fakes.models import Reads
 from tests.loop.harness import SHAPE
 
 sys.path.insert(0, str(FAKES))
 import tensorrt
 
 
-class Hanging:
+class Hanging(Reads):
     """Autofocus, whose third picture the device never finishes."""
 
     def __init__(self, model: Autofocus, driver: FakeDriver) -> None:

@@ -10,9 +10,10 @@ from agent.commands.run import assemble, serve
 from agent.perceive import Perceiver
 from agent.settings import load
 from engines.readings import FocusReading
+from tests.fakes.models import Reads
 
 
-class Stuck:
+class Stuck(Reads):
     name = "stuck@0"
 
     def __init__(self) -> None:

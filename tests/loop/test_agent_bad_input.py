@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.flags import CONDITIONS
+from tests.fakes.models import Reads
 from tests.loop.harness import DEADLINE_S, SHAPE, Agent, Message, Stream, said
 
 GOOD = {"htype": "array-1.0", "type": "uint8", "shape": list(SHAPE), "frame": 7, "ndattr": {}}
@@ -372,7 +373,7 @@ def test_frames_still_to_be_inspected_when_the_agent_ends_are_named(start: Calla
     assert len(agent.wire.told("flag", code="uninspected")) == 5
 
 
-class Slow:
+class Slow(Reads):
     """A model that looks at its first frame until it is told to go on."""
 
     name = "slow@0"

@@ -19,13 +19,14 @@ from engines import manifest
 from engines.errors import InferenceError
 from engines.load import MODELS
 from engines.readings import FocusReading
+from tests.fakes.models import Reads
 from tests.loop.harness import SHAPE, Agent, Process, Stream, said
 
 GOOD = FocusReading(score=7.0, blur_px=1.0, blur_uncertainty_px=0.1, content=0.9)
 DARK = np.random.default_rng(1).integers(20, 60, SHAPE).astype(np.uint8)
 
 
-class Moody:
+class Moody(Reads):
     """A model that does what stands next on its list, and then its best."""
 
     name = "moody@0"

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from agent.errors import EngineError
 from agent.journal import FILE, read
+from engines import readings
 from engines.errors import InferenceError
-from engines.readings import Defects, DepthMap, FoundDefect
+from engines.readings import Defects, FoundDefect
 from engines.scene import Levels, Scene
+from tests.fakes.models import Reads
 from tests.loop.harness import DEADLINE_S, SHAPE, Agent, Message, Process, Rig, Stream, said, scope_for
 from tests.loop.test_agent_bad_input import MALFORMED
 from tests.loop.test_agent_engine import Moody
@@ -27,7 +29,7 @@ MAP_S = 1.0  # between two depth maps
 PIT = FoundDefect("pit", 0.75, (100.0, 60.0, 120.0, 80.0))
 
 
-class Relief:
+class Relief(Reads):
     """A depth model that sees the box of PIT as a hole of 50 nm; slow where it is told to be, by the agent's clock."""
 
     name = "relief@0"
@@ -35,18 +37,18 @@ class Relief:
     def __init__(self, *moods: Exception) -> None:
         self.moods, self.frames = list(moods), 0
 
-    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> DepthMap | None:
+    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> readings.Relief | None:
         self.frames += 1
         if self.moods:
             raise self.moods.pop(0)
         if scene.pixel_size_m is None:
             return None
-        height_m = np.full(image.shape, 80e-9, np.float32)
-        height_m[60:80, 100:120] = 30e-9
-        return DepthMap(height_m=height_m, scale_m=np.full(image.shape, 1e-9, np.float32))
+        height_px = np.full(image.shape, 80e-9 / scene.pixel_size_m, np.float32)
+        height_px[60:80, 100:120] = 30e-9 / scene.pixel_size_m
+        return readings.Relief(height_px, np.full(image.shape, 0.1, np.float32), scene.pixel_size_m)
 
 
-class Pits:
+class Pits(Reads):
     """A defect model that always finds PIT."""
 
     name = "pits@0"
@@ -113,7 +115,10 @@ def test_the_status_names_all_three_with_their_backends_and_times(agent: Agent) 
     agent.wire.flush()
     status = agent.wire.status()
     assert [name.split("@")[0] for name in status["models"]] == ["autofocus", "depth", "defects"]
-    assert set(status["backends"]) == {"autofocus", "depth", "defects"}
+    assert set(status["backends"]) == set(status["backend_reasons"]) == {"autofocus", "depth", "defects"}
+    for model, backend in status["backends"].items():
+        why = status["backend_reasons"][model]
+        assert why.startswith(f"{backend}: ") and "the best that answers here" in why and "\n" not in why
     assert {"convert", "autofocus", "depth", "defects", "evidence"} <= set(status["timings"])
 
 

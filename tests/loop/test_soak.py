@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.readings import FocusReading
+from tests.fakes.models import Reads
 from tests.loop.harness import ROOT, SHAPE, Agent, Message, Process, Stream, Wire, said
 from tests.loop.test_agent_bad_input import MALFORMED
 from tests.loop.test_agent_models import Pits, Relief
@@ -97,7 +98,7 @@ def test_memory_is_flat_over_20_000_frames(launch: Callable[..., Process]) -> No
     check_inspected(process.wire, long.inspected)
 
 
-class Instant:
+class Instant(Reads):
     """A model that costs nothing, so that what grows is the agent's."""
 
     name = "instant@0"

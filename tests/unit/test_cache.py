@@ -225,6 +225,37 @@ def test_a_writer_that_is_killed_blocks_nobody_and_leaves_no_debris(tmp_path: Pa
     assert len(files(cache)) == 2
 
 
+def test_a_plan_with_one_changed_byte_is_damaged_and_one_never_built_is_not(cache: Cache) -> None:
+    assert not cache.damaged(made().key)
+    path = cache.put(plan(), made())
+    assert not cache.damaged(made().key)
+    for spoiled in (plan()[:-1], bytes([plan()[0] ^ 1]) + plan()[1:]):
+        path.write_bytes(spoiled)
+        assert cache.damaged(made().key)
+    path.unlink()
+    assert cache.damaged(made().key)
+    (cache.folder / f"{made().key}.json").write_text("{")
+    assert cache.damaged(made().key)
+
+
+def test_what_was_compiled_of_a_plan_is_kept_whole_and_for_that_plan_alone(cache: Cache) -> None:
+    known, path = made(), cache.folder / f"{made().key}.kernels"
+    cache.put(plan(seed=1), known)
+    assert cache.kernels(known.key) is None
+    cache.keep_kernels(known.key, b"compiled" * 100)
+    assert cache.kernels(known.key) == b"compiled" * 100
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:10], whole[:-1], whole[:-1] + b"x", b"x" + whole[1:]):
+        path.write_bytes(damaged)
+        assert cache.kernels(known.key) is None and cache.get(known.key) == plan(seed=1)
+    path.write_bytes(whole)
+    cache.put(plan(seed=2), known)
+    assert cache.kernels(known.key) is None
+    cache.remove(known.key)
+    cache.keep_kernels(known.key, b"of nothing")
+    assert files(cache) == set()
+
+
 # --- room ---
 
 
@@ -255,12 +286,10 @@ def test_the_last_known_good_is_never_the_one_to_go(tmp_path: Path) -> None:
     good, refused, _ = put_row(cache, 3)
     cache.keep_report(good.key, b'{"figures": []}', passed=True)
     cache.keep_report(refused.key, b"{}", passed=False)
-    assert cache.last_known_good("depth", "fp16", (768, 1024)) == cache.entry(good.key)
     cache.limit_bytes = 1500
     other = made(b"other", shape=(1024, 1536))
     cache.put(plan(1000), other)
     assert {entry.key for entry in cache.entries()} == {good.key, other.key}
-    assert cache.last_known_good("depth", "fp32", (768, 1024)) is None
 
 
 def test_a_report_belongs_to_one_plan(cache: Cache) -> None:
@@ -307,18 +336,23 @@ def test_a_full_disk_is_told_and_the_old_engine_stays(
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     cache = Cache(tmp_path / "file" / "engines")
-    with pytest.raises(CacheError, match=r"file/engines: .*set another cache folder"):
+    with pytest.raises(CacheError, match=r"file/engines: .*set state_dir to another one"):
         cache.put(plan(), made())
     assert cache.entries() == [] and cache.get(made().key) is None
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775])
-def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
-    folder = tmp_path / "engines"
-    folder.mkdir()
-    folder.chmod(mode)
+def test_nothing_of_a_folder_that_others_can_write_is_used_and_nothing_is_put_there(cache: Cache, mode: int) -> None:
+    cache.put(plan(), made())
+    cache.keep_kernels(made().key, b"kernels")
+    assert cache.distrusted is None
+    cache.folder.chmod(mode)
+    assert "a plan is code" in (cache.distrusted or "") and "chmod 755" in (cache.distrusted or "")
+    assert cache.get(made().key) is None and cache.kernels(made().key) is None and cache.entries() == []
     with pytest.raises(CacheError, match="a plan is code"):
-        Cache(folder)
+        cache.put(plan(), made())
+    cache.folder.chmod(0o755)
+    assert cache.get(made().key) == plan()  # distrust removes nothing
 
 
 def test_no_file_can_be_written_by_others_whatever_the_umask(cache: Cache) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from agent.commands import benching, building
-from agent.commands.engines import app
-from agent.commands.makers import OnnxMaker
+from agent.commands import benching, building, yardstick
+from agent.commands import makers as making
+from agent.commands.engines import Bars, app
+from agent.commands.makers import Job, OnnxMaker, Opened
 from agent.errors import BeamsideError, ConfigurationError
 from calibration import golden, quantise
 from engines import admit, load, manifest
-from engines.errors import PackageError
+from engines.cuda import Cuda, Device
+from engines.errors import InferenceError, PackageError
 from engines.manifest import Manifest
+from tests.fakes.driver import FakeDriver
+from tests.fakes.machine import FAKES, fake_tensorrt
 
+DEVICE = Device(name="NVIDIA H200", compute_capability="9.0", sm_count=132, driver="580.65 cuda 13000")
 COLUMNS = {"model", "precision", "shape", "backend", "ok", "parity", "path", "bytes", "took_s", "error"}
 
 
@@ -177,7 +184,25 @@ def test_plans_built_without_a_device_are_there_but_were_not_asked(models: Path)
     assert [row["path"] for row in again] == [row["path"] for row in rows]
     assert max(row["took_s"] for row in again) < min(row["took_s"] for row in rows)  # found, not built
     assert [row["parity"] for row in rows_of("verify", "--backend", "tensorrt_rtx")] == [None, None]
-    assert rows_of("bench", "--backend", "tensorrt_rtx") == []
+    answer = asked("bench", "--backend", "tensorrt_rtx", "--json")
+    assert isinstance(answer.exception, ConfigurationError) and answer.stdout == ""
+    assert "tensorrt_rtx was asked for, but" in str(answer.exception) and "driver" in str(answer.exception)
+    damage_one(again, models)
+
+
+def damage_one(rows: list[dict[str, Any]], models: Path) -> None:
+    """One changed byte, then a plan cut short: told without a device too, and built again."""
+    plan = Path(rows[0]["path"])
+    whole = plan.read_bytes()
+    for spoiled in (bytes([whole[0] ^ 1]) + whole[1:], whole[:1000]):
+        plan.write_bytes(spoiled)
+        for command, code in (("verify", 1), ("list", 0)):
+            told = rows_of(command, "--backend", "tensorrt_rtx", code=code)
+            assert [row["ok"] for row in told] == [False, True]
+            assert "damaged: beamside engines build" in told[0]["error"]
+    assert "unusable" in asked("list", "--backend", "tensorrt_rtx").stdout
+    assert all(row["ok"] for row in rows_of("build", "--backend", "tensorrt_rtx"))
+    assert all(row["ok"] for row in rows_of("verify", "--backend", "tensorrt_rtx"))
 
 
 @pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
@@ -192,17 +217,121 @@ def test_bench_rows_have_the_columns_of_the_design(models: Path, monkeypatch: py
     assert [(row["model"], row["precision"]) for row in rows] == [("autofocus", "fp32"), ("autofocus", "int8")]
     for row in rows:
         assert set(row) == {
-            *("model", "backend", "precision", "shape", "threads", "p50_s", "p99_s", "ratio_to_torch_eager")
+            *("model", "backend", "precision", "shape", "threads", "p50_s", "p99_s", "ratio_to_torch_eager", "parity")
         }
+        assert row["parity"] is None  # the gate was not asked yet
         assert row["threads"] == 1 and row["shape"] == [192, 256] and 0.0 < row["p50_s"] <= row["p99_s"]
         assert row["ratio_to_torch_eager"] > 0.0
 
 
 def test_without_torch_the_ratio_is_null(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benching, "CPU_SHAPE", (192, 256))
-    monkeypatch.setattr(benching, "TORCH", "no_such_torch")
+    monkeypatch.setattr(yardstick, "TORCH", "no_such_torch")
     rows = rows_of("bench", "--backend", "onnxruntime", "--runs", "2")
     assert {row["ratio_to_torch_eager"] for row in rows} == {None}
+
+
+def test_bench_measures_the_rest_where_one_engine_fails(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benching, "CPU_SHAPE", (192, 256))
+    monkeypatch.setattr(yardstick, "TORCH", "no_such_torch")
+    opened = OnnxMaker.open
+
+    def open_all_but_int8(maker: OnnxMaker, job: Job, threads: int = 1) -> Opened:
+        if job.precision == "int8":
+            raise InferenceError("out of memory")
+        return opened(maker, job, threads)
+
+    monkeypatch.setattr(OnnxMaker, "open", open_all_but_int8)
+    answer = asked("bench", "--backend", "onnxruntime", "--runs", "2", "--json")
+    document = json.loads(answer.stdout)
+    assert answer.exit_code == 1 and [row["precision"] for row in document["rows"]] == ["fp32"]
+    (failed,) = document["failed"]
+    assert failed == {"what": "autofocus int8 on onnxruntime at 192x256", "why": "out of memory"}
+    assert "out of memory" in answer.stderr
+
+
+# --- a builder that is there and broken, slow or hanging ---
+
+
+@pytest.mark.parametrize(
+    "raised", ['ImportError("libnvinfer.so.10: cannot open")', 'RuntimeError("no driver here")', ""]
+)
+def test_a_builder_that_cannot_be_imported_is_absent_unless_it_was_asked_for(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: str
+) -> None:
+    if find_spec("tensorrt") is not None:
+        pytest.skip("tensorrt is installed")
+    broken = tmp_path / "site" / "tensorrt"
+    broken.mkdir(parents=True)
+    if raised:
+        (broken / "__init__.py").write_text(f"raise {raised}\n")
+    monkeypatch.syspath_prepend(str(broken.parent))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    words = raised.split('"')[1] if raised else "an empty package"
+    answer = asked("list")
+    assert answer.exit_code == 0 and "autofocus" in answer.stdout
+    assert "tensorrt: tensorrt " in answer.stderr and words in answer.stderr
+    named = asked("list", "--backend", "tensorrt")
+    assert isinstance(named.exception, ConfigurationError) and words in str(named.exception)
+    sys.modules.pop("tensorrt", None)
+
+
+@pytest.fixture
+def fake_builder(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The fake tensorrt in this process and in its children; no device."""
+    monkeypatch.setattr(load, "device", lambda: "there is no NVIDIA driver")
+    monkeypatch.setenv("PYTHONPATH", str(FAKES))
+    with fake_tensorrt(monkeypatch):
+        yield monkeypatch
+
+
+def test_a_build_is_given_its_time_and_tells_how_far_it_is(fake_builder: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, float, str]] = []
+    fake_builder.setattr(Bars, "under_way", lambda self, *told: heard.append(told))
+    assert [row["ok"] for row in rows_of("build", "--backend", "tensorrt")] == [True, True]
+    assert ("autofocus fp32 192x256", 0.5, "Building engine") in heard
+    fake_builder.setenv("FAKE_TENSORRT", "hang")
+    fake_builder.setenv("BEAMSIDE_ENGINES__SHAPES", "[[160, 192]]")
+    for row in rows_of("build", "--backend", "tensorrt", "--timeout", "1", code=1):
+        assert not row["ok"] and "not built within 1 s and stopped; allow more with --timeout" in row["error"]
+
+
+@pytest.fixture
+def fake_gpu(fake_builder: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """That builder, and a device that answers."""
+    driver = Cuda(FakeDriver())
+    fake_builder.setattr(load, "device", lambda: DEVICE)
+    fake_builder.setattr(load, "why_not", lambda name: None if name in ("tensorrt", "onnxruntime") else "not here")
+    fake_builder.setattr(making, "Cuda", lambda: driver)
+    fake_builder.setattr(yardstick, "TORCH", "no_such_torch")
+    return fake_builder
+
+
+def test_with_a_device_plans_are_judged_kernels_kept_and_bench_says_what_may_serve(
+    fake_gpu: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trt = sys.modules["tensorrt"]
+    trt.compiler.on = True
+    rows = rows_of("build", "--backend", "tensorrt")
+    assert [(row["precision"], row["parity"]) for row in rows] == [("fp32", True), ("fp16", True)]
+    assert len(list((tmp_path / "state" / "engines").glob("*.kernels"))) == 2
+    compiled = trt.compiler.times
+    for refused in (False, True):
+        trt.faults.refuse_capture = refused
+        rows = rows_of("bench", "--backend", "tensorrt", "--runs", "2")
+        assert [(row["parity"], row["graph"]) for row in rows] == [(True, not refused)] * 2
+    assert trt.compiler.times == compiled == 2
+    fake_gpu.setenv("BEAMSIDE_ENGINES__SHAPES", "[[160, 192]]")
+    answer = asked("bench", "--backend", "tensorrt", "--runs", "2", "--json")
+    assert answer.exit_code == 1 and "beamside engines build" in json.loads(answer.stdout)["failed"][0]["why"]
+
+
+def test_a_folder_that_others_can_write_is_refused_by_every_command(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "state" / "engines"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    answer = asked("build", "--backend", "onnxruntime")
+    assert isinstance(answer.exception, ConfigurationError) and "others can write here" in str(answer.exception)
 
 
 def test_tables_for_people_name_what_is_absent(models: Path) -> None:

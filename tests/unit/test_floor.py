@@ -81,7 +81,9 @@ def test_the_slower_of_both_is_the_floor() -> None:
     assert device.floor_s(1e6, 3e9, "fp32") == 3.0
 
 
-@pytest.mark.parametrize("facts", [H200 | {floor.MAJOR: 99}, H200 | {floor.BUS_BITS: 0}])
+@pytest.mark.parametrize(
+    "facts", [H200 | {floor.MAJOR: 99}, H200 | {floor.BUS_BITS: 0}, H200 | {floor.MEMORY_CLOCK_KHZ: 0}]
+)
 def test_of_an_unknown_device_nothing_is_claimed(facts: dict[int, int]) -> None:
     assert floor.peak(lambda name: PlayedDriver(facts)) is None
     assert floor.floor_s(one_convolution(), (64, 64), "fp32", None) is None

@@ -12,6 +12,7 @@ from agent.errors import EngineError
 from calibration import golden
 from engines import manifest
 from engines.defects import CLASSES
+from engines.golden import read_golden
 from engines.load import MODELS
 from engines.onnx import OnnxEngine
 
@@ -41,6 +42,8 @@ def test_a_set_for_each_model_whose_answers_the_model_gives_again(models: Path) 
     for each in written:
         package = Path(each.path).parent
         described, model = manifest.read(package)
+        assert described.golden_sha256 == manifest.digest(Path(each.path).read_bytes())
+        assert read_golden(package, described, model).label == each.model
         with np.load(each.path, allow_pickle=False) as kept:
             assert str(kept["model"]) == described.sha256
             assert kept["image"].shape == (FEW, golden.SIDE, golden.SIDE)
@@ -66,6 +69,7 @@ def _bytes(models: Path) -> bytes:
 def test_the_shipped_sets_belong_to_the_shipped_models_and_are_small_enough_for_git(task: str) -> None:
     path = MODELS / task / golden.GOLDEN_FILE
     assert path.stat().st_size < 3_000_000
+    assert manifest.read(MODELS / task)[0].golden_sha256 == manifest.digest(path.read_bytes())
     with np.load(path, allow_pickle=False) as kept:
         assert str(kept["model"]) == manifest.read(MODELS / task)[0].sha256
         assert kept["image"].shape[0] == golden.CROPS

@@ -2,15 +2,16 @@
 
 import ctypes
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
-from engines import admit, built, cuda, load, manifest
+from engines import admit, built, cuda, durable, load, manifest
 from engines.built import Built, lacks
 from engines.cache import Builder, Cache, facts
 from engines.cuda import Cuda, Device
@@ -47,11 +48,20 @@ class Machine:
         self.cache = Cache(folder)
         self.built = Built(self.cache, shapes=SHAPES, open_device=lambda: Cuda(self.driver))
 
-    def keep(self, shape: tuple[int, int], *, passed: bool | None, device: Device = DEVICE) -> str:
+    def keep(
+        self,
+        shape: tuple[int, int],
+        *,
+        passed: bool | None,
+        device: Device = DEVICE,
+        recipe: str = "fp32",
+        model: bytes | None = None,
+    ) -> str:
         """As `engines build` and `engines verify` would."""
-        known, model = manifest.read(self.models / "autofocus")
+        known, full = manifest.read(self.models / "autofocus")
+        model = model or full
         builder = Builder(module="tensorrt", version=self.trt.__version__)
-        entry = facts(known.name, model, builder=builder, device=device, variant=("fp32", shape))
+        entry = facts(known.name, model, builder=builder, device=device, variant=(recipe, shape))
         self.cache.put(plan_for(self.trt, model, shape), entry)
         if passed is not None:
             self.cache.keep_report(entry.key, b"{}", passed=passed)
@@ -178,8 +188,9 @@ def test_without_a_folder_of_engines_the_reason_says_so(machine: Machine) -> Non
 def test_onnx_runtime_serves_an_eight_bit_twin_only_where_the_gate_passed_it(machine: Machine) -> None:
     package = machine.models / "autofocus"
     known, model = manifest.read(package)
-    (package / "model.int8.onnx").write_bytes(model)  # any model will do: the gate's word is what counts
-    manifest.write(package, msgspec.structs.replace(known, variants={"int8": manifest.digest(model)}))
+    twin_bytes = renamed(model)  # any model will do: the gate's word is what counts
+    (package / "model.int8.onnx").write_bytes(twin_bytes)
+    manifest.write(package, msgspec.structs.replace(known, variants={"int8": manifest.digest(twin_bytes)}))
     twin, _ = manifest.read(package)
     here = admit.on_cpu(machine.cache.folder)
     told = []
@@ -199,9 +210,13 @@ def test_onnx_runtime_on_a_gpu_serves_only_what_the_gate_passed_there(
         """An engine of the same signature; the provider itself needs a GPU."""
 
         def __init__(self, model: bytes, *, threads: int = 2, cuda: bool = False, precision: str = "fp32") -> None:
-            real = OnnxEngine(model, threads=threads)
-            self.inputs, self.outputs, self.precision = real.inputs, real.outputs, precision
-            self.backend = "onnxruntime_cuda" if cuda else "onnxruntime"
+            self.real, self.read = OnnxEngine(model, threads=threads), []
+            self.inputs, self.outputs, self.declared = self.real.inputs, self.real.outputs, self.real.declared
+            self.backend, self.precision = "onnxruntime_cuda" if cuda else "onnxruntime", precision
+
+        def run(self, image: Any, condition: Any) -> Any:
+            self.read.append(image.shape)
+            return self.real.run(image, condition)
 
     monkeypatch.setattr(load, "why_not", lambda name: None if name.startswith("onnxruntime") else "not here")
     monkeypatch.setattr(load, "OnnxEngine", OnCuda)
@@ -213,7 +228,179 @@ def test_onnx_runtime_on_a_gpu_serves_only_what_the_gate_passed_there(
         machine.load("onnxruntime_cuda")
     for passed, backend in ((False, "onnxruntime"), (True, "onnxruntime_cuda")):
         admit.keep_verdict(here, known, "fp32", report=b"{}", passed=passed)
-        assert machine.load().engine.backend == backend
+        engine = machine.load().engine
+        assert engine.backend == backend
+    # Kernels are chosen and memory is taken before the first frame of each shape.
+    assert set(SHAPES) <= set(engine.read)  # type: ignore[attr-defined]
+
+
+def renamed(model: bytes) -> bytes:
+    """The same network in other bytes."""
+    graph = onnx.load_from_string(model)
+    graph.doc_string = "another file"
+    return bytes(graph.SerializeToString())
+
+
+# --- what the gate refused, and where nothing is believed ---
+
+
+def test_float32_that_the_gate_refused_on_this_processor_does_not_serve(machine: Machine) -> None:
+    known, _ = manifest.read(machine.models / "autofocus")
+    here = admit.on_cpu(machine.cache.folder)
+    admit.keep_verdict(here, known, "fp32", report=b"{}", passed=False)
+    for backend in ("auto", "onnxruntime"):
+        with pytest.raises(BackendMissingError, match=r"fp32 failed the parity gate on this processor.*engines verify"):
+            machine.load(backend)
+    admit.keep_verdict(here, known, "fp32", report=b"{}", passed=True)
+    assert machine.load().engine.backend == "onnxruntime"
+
+
+def test_a_folder_that_others_can_write_is_passed_over_and_the_reason_says_so(machine: Machine) -> None:
+    machine.keep(SHAPES[0], passed=True)
+    machine.cache.folder.chmod(0o777)
+    loaded = machine.load()
+    assert loaded.engine.backend == "onnxruntime" and "a plan is code" in loaded.reason
+    with pytest.raises(BackendMissingError, match="others can write here"):
+        machine.load("tensorrt")
+
+
+def test_without_a_gpu_such_a_folder_stops_nobody(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "why_not", lambda name: None if name == "onnxruntime" else "not here")
+    known, _ = manifest.read(machine.models / "autofocus")
+    admit.keep_verdict(admit.on_cpu(machine.cache.folder), known, "fp32", report=b"{}", passed=False)
+    machine.cache.folder.chmod(0o775)
+    loaded = machine.load()  # the verdict may be anybody's word
+    assert loaded.engine.backend == "onnxruntime" and "no verdict is believed" in loaded.reason
+
+
+def test_verdicts_leave_no_debris(machine: Machine) -> None:
+    known, _ = manifest.read(machine.models / "autofocus")
+    machine.cache.folder.mkdir()
+    for name in ("onnxruntime-0.verdict.4711", "onnxruntime-0.verdict.partial"):  # of writers that were killed
+        (machine.cache.folder / name).write_bytes(b"{")
+    kept = admit.keep_verdict(admit.on_cpu(machine.cache.folder), known, "fp32", report=b"{}", passed=True)
+    assert {path.name for path in machine.cache.folder.iterdir()} == {kept.name, durable.LOCK}
+
+
+# --- packages that are sealed and yet cannot be read ---
+
+
+def sealed(machine: Machine, spoil: Callable[[Any], None]) -> None:
+    """A graph that was changed, and a manifest that vouches for it."""
+    package = machine.models / "autofocus"
+    known, model = manifest.read(package)
+    graph = onnx.load_from_string(model)
+    spoil(graph.graph)
+    data = graph.SerializeToString()
+    (package / "model.onnx").write_bytes(data)
+    manifest.write(package, msgspec.structs.replace(known, sha256=manifest.digest(data)))
+
+
+def fix_the_size(graph: Any) -> None:
+    for dim in graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.Clear()
+        dim.dim_value = 512
+
+
+def take_sixteen_bits(graph: Any) -> None:
+    graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT16
+
+
+def shorten_the_condition(graph: Any) -> None:
+    graph.input[1].type.tensor_type.shape.dim[1].dim_value = 3
+
+
+def lose_a_number(graph: Any) -> None:
+    weight = next(each for each in graph.initializer if each.name == "head.4.bias")
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.full(weight.dims, np.nan, np.float32), weight.name))
+
+
+def answer_twice(graph: Any) -> None:
+    """The score as (2,), where the manifest says (1,)."""
+    name = graph.output[0].name
+    for node in graph.node:
+        for place, output in enumerate(node.output):
+            if output == name:
+                node.output[place] = "once"
+    graph.node.append(onnx.helper.make_node("Concat", ["once", "once"], [name], axis=0))
+    graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+
+SEALED: dict[str, tuple[Callable[[Any], None], str]] = {
+    "one fixed size": (fix_the_size, r"image is uint8 \(1, 1, free, free\), the graph has uint8 \(1, 1, 512, 512\)"),
+    "sixteen bits": (take_sixteen_bits, r"image is uint8 .*, the graph has uint16"),
+    "another condition": (shorten_the_condition, r"condition is float32 \(1, 2\), the graph has float32 \(1, 3\)"),
+    "weights that are no numbers": (lose_a_number, r"cannot read a picture: output .* is not finite"),
+    "another answer": (answer_twice, r"score is float32 \(1\), the graph answers with float32 \(2,\)"),
+}
+
+
+@pytest.mark.parametrize("what", SEALED)
+def test_a_sealed_package_that_cannot_be_read_never_comes_into_service(machine: Machine, what: str) -> None:
+    spoil, words = SEALED[what]
+    sealed(machine, spoil)
+    for backend in ("auto", "onnxruntime"):
+        with pytest.raises(PackageError, match=f"models/autofocus: .*{words}"):
+            machine.load(backend)
+
+
+def test_an_engine_that_answers_without_numbers_is_passed_over_at_the_start(machine: Machine) -> None:
+    machine.keep(SHAPES[0], passed=True)
+    machine.trt.faults.nan = True
+    loaded = machine.load()
+    assert loaded.engine.backend == "onnxruntime" and "cannot read a picture" in loaded.reason
+    with pytest.raises(BackendMissingError, match=r"tensorrt was asked for, but .*not finite"):
+        machine.load("tensorrt")
+
+
+def test_a_run_time_whose_factory_fails_is_passed_over(machine: Machine) -> None:
+    machine.keep(SHAPES[0], passed=True)
+    machine.trt.faults.null_runtime = True
+    loaded = machine.load()
+    assert loaded.engine.backend == "onnxruntime" and "the run-time does not start" in loaded.reason
+
+
+def test_a_damaged_fast_engine_leaves_the_whole_slow_one_in_service(machine: Machine) -> None:
+    package = machine.models / "autofocus"
+    known, model = manifest.read(package)
+    (package / "model.fp16.onnx").write_bytes(renamed(model))
+    manifest.write(package, msgspec.structs.replace(known, variants={"fp16": manifest.digest(renamed(model))}))
+    machine.keep(SHAPES[0], passed=True)
+    fast = machine.keep(SHAPES[0], passed=True, recipe="fp16", model=renamed(model))
+    assert "128x160 fp16" in machine.load().reason
+    entry = machine.cache.entry(fast)
+    assert entry is not None
+    entry.path.write_bytes(entry.path.read_bytes()[:-1])
+    assert "128x160 fp32" in machine.load().reason
+
+
+def test_what_a_start_compiles_is_spared_at_the_next_one(machine: Machine) -> None:
+    key = machine.keep(SHAPES[0], passed=True)
+    machine.trt.compiler.on = True
+    for _ in range(2):
+        assert machine.load().engine.backend == "tensorrt" and machine.trt.compiler.times == 1
+    path = machine.cache.folder / f"{key}.kernels"
+    path.write_bytes(path.read_bytes()[:-1])
+    for _ in range(2):
+        assert machine.load().engine.backend == "tensorrt" and machine.trt.compiler.times == 2
+
+
+def test_a_device_that_a_backend_does_not_list_is_a_doubt_and_no_reason(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = type("ComputeCapability", (), {"__members__": {"NONE": 0, "SM89": 89, "SM120": 120}})
+    rtx = type("tensorrt_rtx", (), {"__version__": "1.7.1", "ComputeCapability": listed})
+    monkeypatch.setattr(load, "module", lambda name: rtx)
+    assert load.doubt("tensorrt_rtx") == "tensorrt_rtx 1.7.1 does not list compute capability 9.0"
+    assert load.doubt("tensorrt") is None
+    monkeypatch.setattr(load, "_has", lambda name: True)
+    assert load.why_not("tensorrt_rtx") is None  # it is tried
+    assert "does not list compute capability 9.0" in machine.load().reason
+    monkeypatch.setattr(load, "device", lambda: msgspec.structs.replace(DEVICE, compute_capability="12.0"))
+    assert load.doubt("tensorrt_rtx") is None
+
+
+# --- the order ---
 
 
 def test_the_order_of_backends_is_the_documented_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,11 +412,11 @@ def test_the_order_of_backends_is_the_documented_one(monkeypatch: pytest.MonkeyP
             started.append(name)
             if name != "onnxruntime":
                 raise built.NotBuiltError("not here")
-            return onnx(job)
+            return on_cpu(job)
 
         return start
 
-    onnx = load.START["onnxruntime"]
+    on_cpu = load.START["onnxruntime"]
     monkeypatch.setattr(load, "START", {name: refusing(name) for name in load.BACKENDS})
     loaded = load.load("autofocus", threads=1)
     assert started == ["tensorrt", "tensorrt_rtx", "onnxruntime_cuda", "onnxruntime"]

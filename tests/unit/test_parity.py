@@ -295,7 +295,12 @@ def package(tmp_path: Path) -> tuple[Path, manifest.Manifest, bytes]:
     outputs = {f"out_{name}": np.concatenate([each[name] for each in said]) for name in engine.outputs}
     facts = {"model": np.array(described.sha256), "image": image, "condition": told, "out_stride": np.int32(5)}
     np.savez_compressed(tmp_path / golden_sets.GOLDEN_FILE, **facts, **outputs)
-    return tmp_path, described, model
+    return tmp_path, vouching(described, tmp_path), model
+
+
+def vouching(described: manifest.Manifest, folder: Path) -> manifest.Manifest:
+    data = (folder / golden_sets.GOLDEN_FILE).read_bytes()
+    return msgspec.structs.replace(described, golden_sha256=manifest.digest(data))
 
 
 def test_the_shipped_model_passes_a_set_read_from_its_package(package: tuple[Path, manifest.Manifest, bytes]) -> None:
@@ -321,6 +326,7 @@ def test_a_set_that_is_missing_or_junk_is_named(
         path.unlink()
     else:
         path.write_bytes(junk)
+        described = vouching(described, folder)
     with pytest.raises(PackageError, match=r"golden\.npz: .*beamside calibrate golden"):
         read_golden(folder, described, model)
 
@@ -332,4 +338,19 @@ def test_an_incomplete_set_is_refused(package: tuple[Path, manifest.Manifest, by
         kept = {name: stored[name] for name in stored.files if name != "out_score"}
     np.savez_compressed(path, **kept)
     with pytest.raises(PackageError, match="out_score"):
+        read_golden(folder, vouching(described, folder), model)
+
+
+def test_a_set_with_other_answers_is_refused_where_the_manifest_vouches_for_it(
+    package: tuple[Path, manifest.Manifest, bytes],
+) -> None:
+    folder, described, model = package
+    path = folder / golden_sets.GOLDEN_FILE
+    with np.load(path) as stored:
+        kept = {name: stored[name] for name in stored.files}
+    np.savez_compressed(path, **kept | {"out_score": kept["out_score"] + 3.0})
+    with pytest.raises(PackageError, match=r"golden\.npz: sha256 .* the set was changed; beamside calibrate golden"):
         read_golden(folder, described, model)
+    # An older manifest names no set: the name of the model within it is all there is to go by.
+    old = msgspec.structs.replace(described, golden_sha256=msgspec.UNSET)
+    assert read_golden(folder, old, model).label == old.label

@@ -10,8 +10,10 @@ from agent.errors import EngineError
 from agent.messages import Findings, Frame, Lane, Optics, Wanted
 from agent.perceive import INSPECTED_PX, Perceiver, electrons_per_pixel, scene_of
 from engines.errors import DeviceLostError, InferenceError
-from engines.readings import Defects, DepthMap, FocusReading, FoundDefect
+from engines.outputs import check_finite
+from engines.readings import Defects, FocusReading, FoundDefect, Relief
 from engines.scene import Levels, Scene
+from tests.fakes.models import Reads
 
 RNG = np.random.default_rng(7)
 SHAPE = (100, 150)  # pads to 128 x 160
@@ -20,7 +22,7 @@ GOOD = FocusReading(score=7.0, blur_px=1.0, blur_uncertainty_px=0.1, content=0.9
 INSPECT = Wanted(inspection=True)
 
 
-class Sharp:
+class Sharp(Reads):
     """A focus model; raises or answers what it is given."""
 
     name = "sharp@1"
@@ -35,7 +37,7 @@ class Sharp:
         return self.answer
 
 
-class Ramp:
+class Ramp(Reads):
     """A depth model that sees a slope of one pixel size a column."""
 
     name = "ramp@2"
@@ -43,19 +45,20 @@ class Ramp:
     def __init__(self, answer: float | Exception = 1.0) -> None:
         self.answer, self.images, self.told = answer, list[NDArray[np.uint8]](), list[tuple[Scene, Levels | None]]()
 
-    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> DepthMap | None:
+    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> Relief | None:
         self.images.append(image)
         self.told.append((scene, levels))
         if isinstance(self.answer, Exception):
             raise self.answer
         if scene.pixel_size_m is None:
             return None
-        columns = np.arange(1, image.shape[1] + 1) * scene.pixel_size_m * self.answer
-        height_m = np.broadcast_to(columns.astype(np.float32), image.shape)
-        return DepthMap(height_m=height_m, scale_m=np.full(image.shape, 1e-9, np.float32))
+        columns = (np.arange(1, image.shape[1] + 1) * self.answer).astype(np.float32)
+        self.height_px = np.tile(columns, (image.shape[0], 1))
+        check_finite({"height_px": self.height_px})  # as each engine does
+        return Relief(self.height_px, np.full(image.shape, 0.5, np.float32), scene.pixel_size_m)
 
 
-class Finds:
+class Finds(Reads):
     """A defect model that finds what it is given."""
 
     name = "finds@3"

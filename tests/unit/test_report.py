@@ -67,7 +67,7 @@ class Rig:
 
     def __init__(self, tmp_path: Path) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.clock, self.hung = ManualClock(), threading.Event()
+        self.clock, self.hung, self.limit_s = ManualClock(), threading.Event(), 2.0
         self.status: Status | None = Status(mode=Mode.SUGGEST, loop_age_s=0.1)
         self.reporter = Reporter(
             Advice(),
@@ -76,7 +76,7 @@ class Rig:
             clock=self.clock,
             identity=Identity(agent="0.1.0", boot="ab12"),
             status=lambda: self.status,
-            step_limit_s=2.0,
+            step_limit_s=lambda: self.limit_s,
             on_hang=self.hung.set,
         )
         self.listener = self.context.socket(zmq.SUB)
@@ -202,6 +202,29 @@ def test_a_loop_that_stopped_ends_the_process_with_a_hold(rig: Rig) -> None:
     assert rig.hung.wait(5.0)
 
 
+def test_a_loop_that_was_held_up_with_the_whole_process_is_no_hung_one(rig: Rig) -> None:
+    rig.start()
+    late, well = Status(mode=Mode.CONTROL, loop_age_s=2.5), Status(mode=Mode.CONTROL, loop_age_s=0.1)
+    ages = iter((late,))
+    rig.reporter._status = lambda: next(ages, well)  # it turns again while the sender doubts
+    rig.clock.advance(1.0)
+    told = rig.heard()
+    assert told and (told["topic"], told["loop_age_s"]) == ("status", 0.1)
+    assert not rig.hung.is_set()
+
+
+def test_the_limit_is_the_one_of_this_moment(rig: Rig) -> None:
+    rig.start()
+    rig.limit_s = 10.0
+    rig.status = Status(mode=Mode.CONTROL, loop_age_s=6.0)
+    rig.clock.advance(1.0)
+    told = rig.heard()
+    assert told and told["topic"] == "status"
+    rig.limit_s = 2.0
+    rig.clock.advance(1.0)
+    assert rig.hung.wait(5.0)
+
+
 def test_a_full_queue_drops_counts_and_leaves_no_gap(rig: Rig) -> None:
     kept = [rig.reporter.send(FULL) for _ in range(QUEUE + 3)]  # the sender is not running yet
     assert kept.count(False) == 3 and rig.reporter.dropped == 3 * len(ORDER)
@@ -228,5 +251,5 @@ def test_a_bind_beyond_loopback_without_keys_is_a_configuration_error() -> None:
             clock=ManualClock(),
             identity=Identity(agent="0", boot="0"),
             status=lambda: None,
-            step_limit_s=1.0,
+            step_limit_s=lambda: 1.0,
         ).start()

@@ -124,12 +124,15 @@ def test_another_thread_may_take_the_engine_over(engine: TrtEngine) -> None:
     assert heard == [expected]
 
 
-def test_an_engine_that_cannot_be_captured_is_queued_each_time(trt: Any, driver: FakeDriver) -> None:
+def test_an_engine_that_cannot_be_captured_is_queued_each_time_and_says_why(
+    trt: Any, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+) -> None:
     trt.faults.refuse_capture = True
     cuda = Cuda(driver)
     engine = TrtEngine(plan(trt), backend="tensorrt", cuda=cuda, uploads=Uploads(cuda))
     image = pictures(1)[0]
     assert not engine.captured
+    assert "no CUDA graph" in caplog.text and "tensorrt failed on a (128, 160) frame" in caplog.text
     expected = OnnxEngine(MODEL, threads=1).run(image, CONDITION)["log_blur"]
     assert engine.run(image, CONDITION)["log_blur"] == pytest.approx(expected, abs=1e-4)
     assert not driver.calls["cuGraphLaunch"]
@@ -212,6 +215,28 @@ def test_a_plan_of_another_version_is_refused_with_both_versions(trt: Any, drive
     cuda = Cuda(driver)
     with pytest.raises(PlanError, match=r"made by 10\.1\.0, this is 10\.99\.0"):
         TrtEngine(plan(trt, version="10.1.0"), backend="tensorrt", cuda=cuda, uploads=Uploads(cuda))
+
+
+def test_a_run_time_that_does_not_start_is_one_sentence(trt: Any, driver: FakeDriver) -> None:
+    cuda = Cuda(driver)
+    trt.faults.null_runtime = True
+    with pytest.raises(PlanError, match="tensorrt: the run-time does not start: CUDA initialization failure"):
+        TrtEngine(plan(trt), backend="tensorrt", cuda=cuda, uploads=Uploads(cuda))
+
+
+def test_what_the_run_time_compiles_is_told_once_and_spared_at_the_next_start(trt: Any, driver: FakeDriver) -> None:
+    cuda = Cuda(driver)
+    uploads, whole = Uploads(cuda), plan(trt)
+
+    def started(kernels: bytes | None) -> bytes | None:
+        return TrtEngine(whole, backend="tensorrt", cuda=cuda, uploads=uploads, kernels=kernels).compiled()
+
+    assert started(None) is None  # tensorrt has nothing to compile at a start
+    trt.compiler.on = True
+    kept = started(None)
+    assert kept is not None and trt.compiler.times == 1
+    assert started(kept) is None and trt.compiler.times == 1
+    assert started(kept[:-1]) == kept and trt.compiler.times == 2  # refused: compiled anew
 
 
 @pytest.mark.soak

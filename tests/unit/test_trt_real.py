@@ -182,5 +182,22 @@ def test_the_installed_tensorrt_rtx_has_all_of_them() -> None:
         assert [name for name in names.split() if not hasattr(here, name)] == [], owner
 
 
+# Of tensorrt_rtx alone, asked for before they are used: engines/kernels.py.
+KERNELS = {
+    "ICudaEngine": "create_runtime_config create_execution_context",
+    "IRuntimeConfig": "create_runtime_cache set_runtime_cache",
+    "IRuntimeCache": "deserialize serialize",
+}
+
+
+def test_the_installed_tensorrt_rtx_can_keep_what_it_compiles() -> None:
+    text = (Path(engines.__file__).parent / "kernels.py").read_text()
+    for owner, names in KERNELS.items():
+        for name in names.split():
+            assert hasattr(getattr(rtx, owner), name) and name in text, (owner, name)
+    taken = rtx.ICudaEngine.create_execution_context.__doc__
+    assert "runtime_config: tensorrt_rtx_bindings.tensorrt_rtx.IRuntimeConfig" in taken
+
+
 def test_the_version_in_the_key_is_the_packages_own() -> None:
     assert rtx.__version__ == importlib.metadata.version("tensorrt_rtx")

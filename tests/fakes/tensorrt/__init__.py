@@ -70,10 +70,45 @@ class faults:
     refuse_run = False  # execute_async_v3 answers False
     refuse_capture = False
     no_context = False  # create_execution_context answers None, as without memory
+    null_runtime = False  # the run-time's factory gives a null pointer, which the bindings make a TypeError
 
     @classmethod
     def cure(cls) -> None:
-        cls.nan = cls.refuse_run = cls.refuse_capture = cls.no_context = False
+        cls.nan = cls.refuse_run = cls.refuse_capture = cls.no_context = cls.null_runtime = False
+
+
+NULL = "pybind11::init(): factory function returned nullptr"
+
+
+class compiler:
+    """As tensorrt_rtx: a context compiles its engine on the device unless a cache knows it; off: as tensorrt."""
+
+    on = False
+    times = 0
+
+
+class RuntimeCache:
+    def __init__(self, of: bytes) -> None:
+        self.of, self.known = of, False
+
+    def deserialize(self, data: bytes) -> bool:
+        self.known = data == self.serialize()
+        return self.known
+
+    def serialize(self) -> bytes:
+        return b"KERNELS" + hashlib.sha256(self.of).digest()
+
+
+class RuntimeConfig:
+    def __init__(self, of: bytes) -> None:
+        self._of = of
+        self.cache: RuntimeCache | None = None
+        if compiler.on:
+            self.create_runtime_cache = lambda: RuntimeCache(self._of)
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self.cache = cache
+        return True
 
 
 @dataclass
@@ -205,6 +240,9 @@ class Config:
 class Builder:
     def __init__(self, logger: ILogger) -> None:
         self.logger: Any = logger
+        if os.environ.get("FAKE_TENSORRT") == "null":
+            self.logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError(NULL)
 
     def create_network(self, flags: int) -> Network:
         return Network()
@@ -242,6 +280,9 @@ def plan_of(network: Network, version: str = __version__) -> bytes:
 class Runtime:
     def __init__(self, logger: ILogger) -> None:
         self.logger: Any = logger
+        if faults.null_runtime:
+            self.logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError(NULL)
 
     def deserialize_cuda_engine(self, plan: bytes) -> "Engine | None":
         body = plan[len(MAGIC) + 32 :]
@@ -259,7 +300,7 @@ class Runtime:
 
 class Engine:
     def __init__(self, model: bytes, shapes: dict[str, list[int]]) -> None:
-        self.session = session(model)
+        self.session, self.model = session(model), model
         kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
         self.feeds = {n.name: np.ones(shapes[n.name], kinds[n.type]) for n in self.session.get_inputs()}
         self.arrays = self.feeds | outcome(self.session, self.feeds)
@@ -277,7 +318,12 @@ class Engine:
     def get_tensor_dtype(self, name: str) -> DataType:
         return DataType(self.arrays[name].dtype)
 
-    def create_execution_context(self) -> "Context | None":
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig(self.model)
+
+    def create_execution_context(self, config: RuntimeConfig | None = None) -> "Context | None":
+        cache = config.cache if config is not None else None
+        compiler.times += compiler.on and not (cache is not None and cache.known)
         return None if faults.no_context else Context(self)
 
 

@@ -1,0 +1,74 @@
+"""torch eager as a yardstick: the same networks with random weights, whole float32, both memory layouts."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import autofocus, defects, depth
+from engines.autofocus import condition as autofocus_condition
+from engines.scene import Scene, condition, levels_of
+
+PIXEL_SIZE_M = 3e-9
+SCENE = Scene(pixel_size_m=PIXEL_SIZE_M, electrons_per_pixel=40.0, accelerating_voltage_v=1000.0)
+TORCH = "torch"
+
+Picture = NDArray[np.uint8]  # (h, w)
+Read = Callable[[], object]
+
+
+def condition_of(task: str, picture: Picture) -> NDArray[np.float32]:
+    return autofocus_condition(PIXEL_SIZE_M) if task == autofocus.TASK else condition(levels_of(picture), SCENE)
+
+
+def torch_readers(task: str, picture: Picture, *, cuda: bool) -> dict[str, Read]:
+    """torch eager in both layouts, inference mode, upload included; empty where torch or its device is missing."""
+    if find_spec(TORCH) is None:
+        return {}
+    import torch
+
+    if cuda and not torch.cuda.is_available():
+        return {}
+    torch.set_num_threads(1)
+    whole_float32()
+    formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+    device = "cuda" if cuda else "cpu"
+    told = torch.from_numpy(condition_of(task, picture))[None].to(device)
+    return {
+        layout: _eager(network(task).to(device=device, memory_format=form), picture, told, form)
+        for layout, form in formats.items()
+    }
+
+
+def whole_float32() -> None:
+    """torch multiplies with ten bits of mantissa on a GPU unless it is told; our engines do not."""
+    import torch
+
+    if hasattr(torch.backends.cudnn, "conv"):
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+    else:  # before torch 2.9
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def _eager(net: Any, picture: Picture, told: Any, form: Any) -> Read:
+    import torch
+
+    def read() -> object:
+        with torch.inference_mode():
+            image = torch.from_numpy(picture)[None, None].to(told.device).contiguous(memory_format=form)
+            return [output.cpu() for output in net(image, told)]
+
+    return read
+
+
+def network(task: str) -> Any:
+    """With random weights."""
+    from calibration.networks.autofocus import AutofocusNet
+    from calibration.networks.defects import DefectNet
+    from calibration.networks.depth import DepthNet
+
+    return {autofocus.TASK: AutofocusNet, depth.TASK: DepthNet, defects.TASK: DefectNet}[task]().eval()
