@@ -37,7 +37,8 @@ EPOCHS, COARSE_EPOCHS = 22, 15
 FEWEST = 160
 HELD_OUT = 800
 CLEAN_FACTOR = 2  # clean pictures for each picture with defects: a rare event needs many
-PATTERNED = ("lines", "contacts")  # what is inspected, and so what is scored
+PATTERNED = ("lines", "contacts")  # what is inspected most, and so what is scored and sets the threshold
+LAYOUTS = ("pillars", "tip_to_tip", "jogs", "manhattan", "logic")  # scored beside them
 
 
 def plan_for(minutes: float, *, seed: int) -> Plan:
@@ -94,7 +95,7 @@ def measure(model: bytes, plan: Plan, *, work: Path, progress: Progress) -> Metr
         | {f"false_alarms_per_frame{end}": unseen[f"false_alarms_per_frame{end}"] for end in RATES}
         | {"clean_frames": unseen["frames"]}
     }
-    for name in ("held_out", "unseen_pitch", "half_dose"):
+    for name in ("held_out", "unseen_pitch", "half_dose", "other_layouts"):
         rows[name] = figures(drawn[name], found[name], thresholds)
     rows["held_out_capture_by_class"] = by_class(drawn["held_out"], found["held_out"], thresholds[""])
     rows["held_out_capture_by_contrast"] = by_contrast(drawn["held_out"], found["held_out"], thresholds[""])
@@ -112,6 +113,7 @@ def held_out_sets(plan: Plan) -> dict[str, tuple[int, Recipe]]:
         "held_out": (few, layouts),
         "unseen_pitch": (few // 2, replace(layouts, seed=plan.seed + data.SHIFTED, stretch=1.5)),
         "half_dose": (few // 2, replace(layouts, seed=plan.seed + data.SHIFTED, dose=0.5)),
+        "other_layouts": (few // 2, replace(layouts, kinds=LAYOUTS)),
     }
 
 

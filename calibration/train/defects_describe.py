@@ -43,7 +43,7 @@ LABELS = {
     ),
     "class_index": (
         "bridge: a space filled to 82 % of the line's height or more; microbridge: a thread of 20 to 80 %; "
-        "break: a gap in a line; necking: a line thinner by 20 to 65 %; collapse: two lines leaning together; "
+        "break: a gap in a line or wire; necking: a line thinner by 20 to 60 %; collapse: two lines leaning together; "
         "pit: a bowl; particle: a dome; residue: a ragged film of a few nm or a stain; scratch: a long groove; "
         "void: a dark soft patch without a step; missing_contact: no hole; closed_contact: a hole filled to "
         "40 to 97 %, or shrunk to 30 to 75 % of its width; merged_contact: two holes joined; "
@@ -58,9 +58,10 @@ LABELS = {
 DATA = (
     "beamside's virtual microscope alone, no recorded image: "
     + ", ".join(f"{kind} {share:.0%}" for kind, share in data.SHARES.items())
-    + f"; {data.CLEAN_SHARE:.0%} of the layouts without a defect, 1 to 5 in the others; pitch 14..72 px, "
+    + f"; {data.CLEAN_SHARE:.0%} of the layouts without a defect, 1 to 5 in the others; pitch 10..160 px, "
     f"{PIXEL_M[0] * 1e9:g}..{PIXEL_M[1] * 1e9:g} nm pixels, {VOLTAGE_V[0]:g}..{VOLTAGE_V[1]:g} V, "
-    f"{ELECTRONS[0]:g}..{ELECTRONS[1]:g} primaries a pixel; edge roughness, grain, patchy yield, streaks, drift tears, "
-    "charging, line jitter, line noise, shading, amplifier lag, gain, offset, clip, percentile stretch"
+    f"{ELECTRONS[0]:g}..{ELECTRONS[1]:g} primaries a pixel; edge roughness, "
+    "grain; streaks, tears, clumps, patches, contamination and local roughness that are no defects; charging, line "
+    "jitter, line noise, shading, amplifier lag, gain, offset, clip, percentile stretch"
 )
 DEFECTS = Described(TASK, "1", inputs=(LARGE_ENOUGH, SCENE), outputs=OUTPUTS, labels=LABELS, data=DATA)

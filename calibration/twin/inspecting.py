@@ -16,6 +16,7 @@ from agent.messages import Optics
 from calibration.twin.controller import Controller
 from calibration.twin.inspection import InspectedFrame, TrueDefect, inspected_frame
 from calibration.twin.link import ARRAY, Message
+from calibration.twin.nuisances import cause
 from calibration.twin.readback import ELECTRON_C
 from engines.defects import overlap
 
@@ -90,6 +91,11 @@ class InspectedField:
         return tuple(each for i, each in enumerate(self.word.found) if i not in right)
 
     @property
+    def causes(self) -> tuple[str | None, ...]:
+        """What each false alarm touches that was drawn there and is no defect."""
+        return tuple(cause(each.box_px, self.shown.nuisances) for each in self.false_alarms)
+
+    @property
     def class_right(self) -> int:
         return sum(self.shown.defects[t].name == self.word.found[f].name for t, f in self.pairs)
 
@@ -109,6 +115,8 @@ class InspectedField:
             "matched": len(self.pairs),
             "missed": len(self.missed),
             "false_alarms": len(self.false_alarms),
+            "false_alarm_causes": list(self.causes),
+            "nuisances": [{"name": n.name, "box_px": list(n.box_px)} for n in self.shown.nuisances],
             "class_right": self.class_right,
             "took_s": self.word.took_s,
             "end": self.word.end,

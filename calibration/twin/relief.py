@@ -1,19 +1,24 @@
-"""Specimens with exact heights: a kind, a pixel size and a seed in, heights in metres out, (h, w) float32.
+"""Every surface by name: a kind, a pixel size and a generator in; heights and material out.
 
-Patterned: lines and contacts (`sketch`). Not patterned: pillars, pits, terraces, balls, rough ground.
+Patterned ones are `patterns` with something on them now and then; natural ones are `natural`; pillars, pits, terraces,
+balls and rough ground are drawn here, of one material. `RELIEFS` are the same, heights alone.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.twin import sketch
+from calibration.twin import natural, sketch
 from calibration.twin.layout import sample
+from calibration.twin.patterns import PATTERNS
 from calibration.twin.roughness import edges, field
 from calibration.twin.sketch import rounded, wall
+from calibration.twin.surface import SpecimenError, Surface, metres
 
 Field = NDArray[np.float32]
+Shape = tuple[int, int]
 
 
 def pillars(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
@@ -33,7 +38,7 @@ def terraces(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Gene
     for inside in _nested(shape, rng) if rng.random() < 0.5 else _parallel(shape, rng):
         step = float(np.exp(rng.uniform(np.log(2.0), np.log(18.0))))
         z += wall(inside, step if rng.random() < 0.65 else -step, run)
-    return _metres(rounded(z, rounding), pixel_size_m)
+    return metres(rounded(z, rounding), pixel_size_m)
 
 
 def balls(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
@@ -49,7 +54,7 @@ def balls(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generat
         across2 = np.square(radius - cap)
         dome = np.sqrt(np.maximum(radius**2 - across2, 0.0)) + radius * float(rng.uniform(-0.3, 0.9))
         z = np.where(cap > 0.0, np.maximum(z, dome), z).astype(np.float32)
-    return _metres(rounded(z, 0.4), pixel_size_m)
+    return metres(rounded(z, 0.4), pixel_size_m)
 
 
 def rough(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
@@ -59,63 +64,103 @@ def rough(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generat
     if rng.random() < 0.4:
         z = z + float(rng.uniform(0.2, 0.6)) * field(shape, size_px=size * float(rng.uniform(0.3, 0.6)), rng=rng)
     rms = size * float(rng.uniform(0.15, 0.9))  # steepness of the mean slope
-    return _metres(z * np.float32(rms), pixel_size_m)
+    return metres(z * np.float32(rms), pixel_size_m)
 
 
-def lines(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
-    """Lines, some bridged at any height, some with particles and pits."""
-    drawn = sketch.lines(shape, pixel_size_m=pixel_size_m, rng=rng)
-    z = sketch.surface_px(drawn)
+def patterned(name: str, shape: Shape, *, pixel_size_m: float, rng: np.random.Generator) -> Surface:
+    """A pattern; lines may be bridged at any height, holes filled, all may carry particles and pits."""
+    drawn: sketch.Sketch = PATTERNS[name](shape, pixel_size_m=pixel_size_m, rng=rng)
     if rng.random() < 0.4:
-        z = _bridged(z, drawn, rng)
-    return _metres(_bumpy(z, drawn.width, rng), pixel_size_m)
+        drawn = CHANGED.get(name, _same)(drawn, rng)
+    return sketch.surface_of(drawn.with_added(_bumps(drawn.shape, drawn.width, rng)))
 
 
-def contacts(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
-    """Holes, some filled a little or quite, some with particles and pits beside them."""
-    drawn = sketch.contacts(shape, pixel_size_m=pixel_size_m, rng=rng)
+def _same(drawn: sketch.Sketch, rng: np.random.Generator) -> sketch.Sketch:
+    return drawn
+
+
+def _filled(drawn: sketch.Sketch, rng: np.random.Generator) -> sketch.Sketch:
+    """Some holes filled a little or quite."""
     z = sketch.surface_px(drawn)
-    if rng.random() < 0.4:
-        for hole in rng.permutation(np.array(drawn.features, dtype=object))[: int(rng.integers(1, 6))]:
-            level = drawn.height * float(rng.uniform(0.1, 1.0))
-            cover = sketch.disc(shape, hole.x, hole.y, 1.3 * hole.radius) > 0.0
-            z = np.where(cover, np.maximum(z, np.float32(level)), z)
-    return _metres(_bumpy(z, drawn.width, rng), pixel_size_m)
+    level = np.zeros_like(z)
+    for hole in rng.permutation(np.array(drawn.features, dtype=object))[: int(rng.integers(1, 6))]:
+        cover = sketch.disc(drawn.shape, hole.x, hole.y, 1.3 * hole.radius) > 0.0
+        level[cover] = drawn.height * float(rng.uniform(0.1, 1.0))
+    return drawn.with_added(np.maximum(level - z, 0.0))
 
 
-def _bridged(z: Field, drawn: sketch.Sketch, rng: np.random.Generator) -> Field:
+def _bridged(drawn: sketch.Sketch, rng: np.random.Generator) -> sketch.Sketch:
+    z = sketch.surface_px(drawn)
+    level = np.zeros_like(z)
     for _ in range(int(rng.integers(1, 6))):
         y, x = int(rng.integers(z.shape[0])), int(rng.integers(z.shape[1]))
         half = float(rng.uniform(1.0, 0.5 * drawn.pitch))
         near = half - np.abs(drawn.along - drawn.along[y, x])
         near = np.minimum(near, 0.5 * drawn.pitch - np.abs(drawn.across - drawn.across[y, x]))
         bar = wall(np.asarray(near, np.float32), drawn.height * float(rng.uniform(0.15, 1.0)), 1.0)
-        z = np.maximum(z, bar)
-    return z
+        level = np.maximum(level, bar)
+    return drawn.with_added(np.maximum(level - z, 0.0))
 
 
-def _bumpy(z: Field, size_px: float, rng: np.random.Generator) -> Field:
-    """Domes and bowls of about the pattern's size, on a third of the fields."""
+def _bumps(shape: Shape, size_px: float, rng: np.random.Generator) -> Field:
+    """Domes and bowls of about the pattern's size, on a third of the fields; (h, w) px."""
+    z = np.zeros(shape, np.float32)
     if rng.random() > 0.35:
         return z
     for _ in range(int(rng.integers(1, 7))):
-        radius = max(size_px * float(rng.uniform(0.15, 0.8)), 2.0)
-        x, y = float(rng.uniform(0, z.shape[1])), float(rng.uniform(0, z.shape[0]))
-        inside = np.maximum(sketch.disc((z.shape[0], z.shape[1]), x, y, radius), 0.0) / radius
+        radius = max(min(size_px, 40.0) * float(rng.uniform(0.15, 0.8)), 2.0)
+        x, y = float(rng.uniform(0, shape[1])), float(rng.uniform(0, shape[0]))
+        inside = np.maximum(sketch.disc(shape, x, y, radius), 0.0) / radius
         cap = np.sqrt(1.0 - np.square(1.0 - inside)) * np.float32(radius * rng.uniform(0.3, 1.2))
         z = z + cap if rng.random() < 0.6 else z - cap
     return np.asarray(z, np.float32)
 
 
-RELIEFS: dict[str, Callable[..., Field]] = {
-    "lines": lines,
-    "contacts": contacts,
+def of_one_material(
+    name: str, draw: Callable[..., Field], shape: Shape, *, pixel_size_m: float, rng: np.random.Generator
+) -> Surface:
+    """A relief that is the same stuff everywhere."""
+    return Surface(draw(shape, pixel_size_m=pixel_size_m, rng=rng), None, pixel_size_m, name)
+
+
+def surface(kind: str, shape: Shape, *, pixel_size_m: float, rng: np.random.Generator) -> Surface:
+    """By name; raises SpecimenError for an unknown one."""
+    if kind not in SURFACES:
+        raise SpecimenError(f"unknown kind of surface {kind!r}; known are {', '.join(SURFACES)}")
+    return SURFACES[kind](shape, pixel_size_m=pixel_size_m, rng=rng)
+
+
+def _heights(kind: str, shape: Shape, *, pixel_size_m: float, rng: np.random.Generator) -> Field:
+    return SURFACES[kind](shape, pixel_size_m=pixel_size_m, rng=rng).height_m
+
+
+CHANGED: dict[str, Callable[[sketch.Sketch, np.random.Generator], sketch.Sketch]] = {
+    "lines": _bridged,
+    "contacts": _filled,
+}
+DRAWN_HERE: dict[str, Callable[..., Field]] = {
     "pillars": pillars,
     "pits": pits,
     "terraces": terraces,
     "balls": balls,
     "rough": rough,
 }
+SURFACES: dict[str, Callable[..., Surface]] = {
+    "lines": partial(patterned, "lines"),
+    "contacts": partial(patterned, "contacts"),
+    **{name: partial(of_one_material, name, draw) for name, draw in DRAWN_HERE.items()},
+    "posts": partial(patterned, "pillars"),  # on a lattice, all of one height
+    "tip_to_tip": partial(patterned, "tip_to_tip"),
+    "jogs": partial(patterned, "jogs"),
+    "manhattan": partial(patterned, "manhattan"),
+    "logic": partial(patterned, "logic"),
+    "tin_balls": natural.tin_balls,
+    "particles": natural.particles,
+    "fibres": natural.fibres,
+    "grains": natural.grains,
+    "cells": natural.cells,
+}
+RELIEFS: dict[str, Callable[..., Field]] = {kind: partial(_heights, kind) for kind in SURFACES}
 
 
 def _islands(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
@@ -127,7 +172,7 @@ def _islands(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Gene
             half = pitch * float(rng.uniform(0.15, 0.36))
             cx, cy = x + float(rng.uniform(-0.08, 0.08)) * pitch, y + float(rng.uniform(-0.08, 0.08)) * pitch
             _island(z, cx, cy, half=half, height=highest * float(rng.uniform(0.1, 1.0)), run=run, rng=rng)
-    return _metres(rounded(z, _rounding(pixel_size_m, rng)), pixel_size_m)
+    return metres(rounded(z, _rounding(pixel_size_m, rng)), pixel_size_m)
 
 
 def _island(z: Field, x: float, y: float, *, half: float, height: float, run: float, rng: np.random.Generator) -> None:
@@ -168,7 +213,3 @@ def _parallel(shape: tuple[int, int], rng: np.random.Generator) -> list[Field]:
 
 def _rounding(pixel_size_m: float, rng: np.random.Generator) -> float:
     return float(rng.uniform(1e-9, 3e-9)) / pixel_size_m
-
-
-def _metres(z_px: Field, pixel_size_m: float) -> Field:
-    return np.asarray(z_px * np.float32(pixel_size_m), np.float32)

@@ -1,4 +1,9 @@
-"""Natural specimens: tin balls, polycrystalline grains, cells, sparse particles. Out: (h, w) float32 emission."""
+"""Drawings of natural matter, all of it contrast: polished grains and stained tissue. Lengths in pixels.
+
+Drawn at twice the size and halved, so that what is fine comes out smooth.
+"""
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,46 +15,36 @@ Field = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
 
-def tin_balls(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
-    """Tin on carbon: balls of every size that do not touch, bright at the rim, on a dark grainy ground."""
-    ground = 0.13 + 0.018 * fractal(shape, coarse_px=8.0, octaves=4, rng=rng)
-    biggest = rng.uniform(22.0, 60.0)
-    radii = np.sort(1.6 * (biggest / 1.6) ** (rng.beta(1.0, 2.2, int(shape[0] * shape[1] / 260))))[::-1]
-    return np.asarray(np.clip(_scatter(ground, radii, rng), 0.0, 1.0), np.float32)
+@dataclass(frozen=True)
+class Polish:
+    """A polished metal: (h, w) tone of the grains' orientations, 0..1; grooves at their boundaries, 0..1; etch."""
+
+    tone: Field
+    groove: Field
+    step: Field  # -1..1: grains wear differently
 
 
-def sparse(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
-    """A few small particles on a plain ground: hardly anything to focus on."""
-    ground = np.full(shape, 0.35, np.float32)
-    return _scatter(ground, rng.uniform(1.8, 6.0, int(rng.integers(4, 10))), rng)
-
-
-def grains(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
-    """A polished metal: grains in steps of contrast, twins, grooved boundaries, a little etching."""
-    fine = (2 * shape[0], 2 * shape[1])  # drawn at twice the size so that boundaries come out smooth
+def grains(shape: tuple[int, int], rng: np.random.Generator) -> Polish:
+    """Grains in steps of contrast, a third of them with twin bands."""
+    fine = (2 * shape[0], 2 * shape[1])
     size = 2.0 * float(np.exp(rng.uniform(np.log(16.0), np.log(48.0))))
     label = _cells(fine, size_px=size, wave=0.10, rng=rng)
     count = int(label.max()) + 1
-    image = rng.uniform(0.22, 0.72, count).astype(np.float32)[label]
-    image += _twins(label, size, rng)
-    groove = _boundary(label)
-    image -= 0.22 * cv2.GaussianBlur(groove, (0, 0), 1.6) - 0.16 * np.roll(cv2.GaussianBlur(groove, (0, 0), 1.2), 3, 1)
-    image = _half(image)
-    etched = field(shape, size_px=1.1, rng=rng)
-    image += 0.02 * etched - 0.10 * np.maximum(etched - 2.6, 0.0)
-    return np.asarray(np.clip(image, 0.0, 1.0), np.float32)
+    tone = rng.uniform(0.0, 1.0, count).astype(np.float32)[label] + 2.0 * _twins(label, size, rng)
+    step = rng.uniform(-1.0, 1.0, count).astype(np.float32)[label]
+    groove = cv2.GaussianBlur(_boundary(label), (0, 0), 1.6)
+    return Polish(_half(np.asarray(tone, np.float32)), _half(np.asarray(groove, np.float32)), _half(step))
 
 
-def cells(shape: tuple[int, int], *, pixel_size_m: float, rng: np.random.Generator) -> Field:
-    """Stained tissue: dark membranes, grainy cytoplasm, vesicles, mitochondria with cristae."""
+def tissue(shape: tuple[int, int], rng: np.random.Generator) -> Field:
+    """Stained cells, 0..1: dark membranes, grainy cytoplasm, vesicles, mitochondria with cristae."""
     fine = (2 * shape[0], 2 * shape[1])
-    size = 2.0 * rng.uniform(40.0, 90.0)
+    size = 2.0 * float(rng.uniform(40.0, 90.0))
     label = _cells(fine, size_px=size, wave=0.22, rng=rng)
     tone = rng.uniform(0.55, 0.72, int(label.max()) + 1).astype(np.float32)[label]
     image = np.asarray(tone, np.float32)
     _organelles(image, size, rng)
-    membrane = _boundary(label)
-    image -= 1.1 * cv2.GaussianBlur(membrane, (0, 0), 1.8)
+    image -= 1.1 * cv2.GaussianBlur(_boundary(label), (0, 0), 1.8)
     image = _half(image)
     granules = field(shape, size_px=1.3, rng=rng)
     image -= 0.05 * np.maximum(granules, -0.5) + 0.02 * fractal(shape, coarse_px=12.0, octaves=3, rng=rng)
@@ -60,45 +55,6 @@ def _half(image: Field) -> Field:
     """Every two by two pixels become one: what was drawn double size comes out smooth."""
     size = (image.shape[1] // 2, image.shape[0] // 2)
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _scatter(ground: Field, radii: NDArray[np.float64], rng: np.random.Generator) -> Field:
-    """Balls from the largest to the smallest, each where there is room; one that finds none is left out."""
-    image = np.asarray(ground, np.float32).copy()
-    h, w = image.shape
-    taken = np.zeros((h, w), np.uint8)
-    for radius in radii:
-        for _ in range(6):
-            x, y = rng.uniform(-radius / 2, w + radius / 2), rng.uniform(-radius / 2, h + radius / 2)
-            if not taken[int(np.clip(y, 0, h - 1)), int(np.clip(x, 0, w - 1))]:
-                _ball(image, taken, x, y, radius=float(radius), rng=rng)
-                break
-    return image
-
-
-def _ball(
-    image: Field, taken: NDArray[np.uint8], x: float, y: float, *, radius: float, rng: np.random.Generator
-) -> None:
-    reach = int(np.ceil(radius * 1.5)) + 3
-    y0, y1 = max(int(y) - reach, 0), min(int(y) + reach + 1, image.shape[0])
-    x0, x1 = max(int(x) - reach, 0), min(int(x) + reach + 1, image.shape[1])
-    if y0 >= y1 or x0 >= x1:
-        return
-    yy, xx = np.mgrid[y0:y1, x0:x1].astype(np.float32)
-    squash, angle = rng.uniform(0.0, 0.06), rng.uniform(0, np.pi)
-    dx, dy = xx - x, yy - y
-    turn = np.arctan2(dy, dx) - angle
-    distance = radius - np.hypot(dx, dy) * (1.0 + squash * np.cos(2 * turn))  # inside positive
-    if (distance[taken[y0:y1, x0:x1] > 0] > -1.0).any():
-        return  # it would touch a neighbour
-    rho = np.clip(1.0 - distance / radius, 0.0, 0.995)
-    tilt = 1.0 / np.sqrt(1.0 - rho**2)  # secondary yield grows as 1/cos of the slope
-    lit = rng.uniform(0.36, 0.46) * np.minimum(tilt, 2.3) ** 0.85 * (1.0 - 0.12 * dx / radius)
-    cover = 0.5 + 0.5 * np.tanh(distance / 0.7)
-    halo = 1.0 - 0.35 * np.exp(np.minimum(distance, 0.0) / (0.35 * radius + 1.0))  # the ball shadows the ground
-    patch = image[y0:y1, x0:x1]
-    patch[:] = patch * halo * (1.0 - cover) + lit * cover
-    taken[y0:y1, x0:x1] |= (distance > -1.0).astype(np.uint8)
 
 
 def _cells(shape: tuple[int, int], *, size_px: float, wave: float, rng: np.random.Generator) -> Labels:

@@ -19,6 +19,7 @@ from calibration.twin.inspecting import (
 )
 from calibration.twin.inspection import InspectedFrame, TrueDefect
 from calibration.twin.link import ARRAY, Message
+from calibration.twin.nuisances import Nuisance
 from calibration.twin.readback import ELECTRON_C
 
 SESSION = "inspection-1"
@@ -74,6 +75,18 @@ def test_the_row_of_a_field_counts_what_was_found_missed_and_invented() -> None:
     assert (told["seed"], told["specimen"], told["end"], told["reason"]) == (7, "line-space", "inspected", "")
     assert told["truth"][1] == {"class": "pit", "box_px": [50, 50, 70, 70], "height_m": 20e-9}
     assert told["found"][0] == {"class": "bridge", "box_px": [11, 11, 29, 29], "confidence": 0.9, "height_m": None}
+
+
+def test_a_false_alarm_is_told_with_the_nuisance_that_it_lies_on() -> None:
+    troubled = replace(
+        frame(hidden(10, 10, 30, 30)),
+        nuisances=(Nuisance("patch", (40, 0, 128, 96)), Nuisance("streak", (0, 60, 128, 62))),
+    )
+    found = (find(11, 11, 29, 29), find(50, 55, 60, 65), find(90, 10, 99, 20), find(5, 80, 15, 90))
+    field = InspectedField(7, troubled, Word("inspected", "", found), match(troubled.defects, found))
+    assert field.causes == ("streak", "patch", None)
+    assert field.told()["false_alarm_causes"] == ["streak", "patch", None]
+    assert {each["name"] for each in field.told()["nuisances"]} == {"patch", "streak"}
 
 
 def test_a_plan_of_some_fields_has_a_clean_one_and_both_patterns() -> None:

@@ -11,10 +11,12 @@ import torch
 from calibration.networks.defects import BEST, STRIDE_PX, DefectNet, peaks
 from calibration.train import defects, defects_data, defects_figures, defects_learn, export
 from calibration.train.cycle import Cycle
-from calibration.train.defects_data import MOST, Fields, Recipe
+from calibration.train.defects_data import KINDS, MOST, MOST_NUISANCES, Fields, Recipe
 from calibration.train.defects_describe import DEFECTS
 from calibration.train.defects_outside import Outcome, by_class, outside, row
+from calibration.train.defects_specimens import WIDEST_PX, layout, period_of
 from calibration.twin.inspection import inspected_frame
+from calibration.twin.nuisances import LARGEST_TEAR_PX, Tear
 from engines.defects import CLASSES, THRESHOLD, WORKING_POINT, DefectFinder
 from engines.load import load
 from engines.manifest import MODEL_FILE
@@ -49,6 +51,13 @@ def one_defect(box: tuple[float, float, float, float], *, visible: bool = True, 
         matched=np.where(seen, 30.0, 0.0).astype(np.float32),
         period_px=np.zeros((frames, 2), np.float32),
         kind=np.zeros(frames, np.uint8),
+        height_m=np.zeros((frames, MOST), np.float32),
+        area_px=np.zeros((frames, MOST), np.int32),
+        pitch_share=np.zeros((frames, MOST), np.float32),
+        to_noise=np.zeros((frames, MOST), np.float32),
+        drowned=np.zeros((frames, MOST), np.bool_),
+        nuisance=np.full((frames, MOST_NUISANCES), -1, np.int8),
+        nuisance_px=np.zeros((frames, MOST_NUISANCES, 4), np.float32),
     )
 
 
@@ -68,8 +77,8 @@ def test_pictures_hold_defects_within_their_frame_and_clean_ones_none(few: Field
     boxes = few.box_px[used]
     assert (boxes[:, 2] > boxes[:, 0]).all()
     assert (boxes[:, 3] > boxes[:, 1]).all()
-    assert boxes.min() >= -defects_data.LARGEST_TEAR_PX
-    assert boxes.max() <= defects_data.SIDE + defects_data.LARGEST_TEAR_PX
+    assert boxes.min() >= -LARGEST_TEAR_PX
+    assert boxes.max() <= defects_data.SIDE + LARGEST_TEAR_PX
     assert not (few.visible & ~used).any()
     clean = defects_data.small(3, replace(LAYOUTS, clean=1.0))
     assert (clean.label == -1).all()
@@ -77,7 +86,7 @@ def test_pictures_hold_defects_within_their_frame_and_clean_ones_none(few: Field
 
 def test_a_mixed_training_set_is_about_a_third_clean() -> None:
     kinds = np.array(list(defects_data.SHARES.values()))
-    strange = defects_data.SHARES["relief"] + defects_data.SHARES["empty"]
+    strange = sum(defects_data.SHARES[kind] for kind in ("relief", "natural", "empty"))
     assert kinds.sum() == pytest.approx(1.0)
     assert 0.25 < strange + (1 - strange) * defects_data.CLEAN_SHARE < 0.4
 
@@ -91,9 +100,9 @@ def test_less_dose_makes_fewer_defects_visible() -> None:
 
 
 def test_a_stretched_layout_has_a_pitch_that_training_never_has() -> None:
-    drawn = defects_data.layout("lines", replace(LAYOUTS, stretch=1.5), pixel_size_m=3e-9, rng=np.random.default_rng(1))
+    drawn = layout("lines", replace(LAYOUTS, stretch=1.5), pixel_size_m=3e-9, rng=np.random.default_rng(1))
     assert drawn.shape == (256, 256)
-    assert drawn.pitch > defects_data.WIDEST_PX
+    assert WIDEST_PX < drawn.pitch < 1.2 * WIDEST_PX
     across = drawn.across - drawn.across.mean()
     slope = np.hypot(np.gradient(across, axis=1)[100, 100], np.gradient(across, axis=0)[100, 100])
     assert slope == pytest.approx(1.0, abs=0.02)
@@ -102,12 +111,38 @@ def test_a_stretched_layout_has_a_pitch_that_training_never_has() -> None:
 def test_a_drift_tear_moves_pictures_and_boxes_alike() -> None:
     field = np.zeros((40, 40), np.float32)
     field[20:24, 10:14] = 1.0
-    for tear in ((30, 3), (5, 3), (5, -2), (22, 3)):
-        moved = defects_data.torn(field, tear)
-        x0, y0, x1, y1 = defects_data.torn_box((10, 20, 14, 24), tear)
+    for tear in (Tear(30, 3), Tear(5, 3), Tear(5, -2), Tear(22, 3)):
+        moved = tear.torn(field)
+        x0, y0, x1, y1 = tear.torn_box((10, 20, 14, 24))
         assert moved[y0:y1, x0:x1].sum() == field.sum()
         rows, columns = np.nonzero(moved)
         assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x0, y0, x1, y1)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "empty"])
+def test_every_kind_is_drawn_and_what_is_no_layout_has_no_defect(kind: str) -> None:
+    rows = defects_data.fields_of(2, recipe=Recipe(11, kinds=(kind,), clean=0.0, maps=True))
+    assert rows["image"].shape == (2, 256, 256)
+    assert (rows["kind"] == KINDS.index(kind)).all()
+    used = rows["label"] >= 0
+    if kind in ("relief", "natural"):
+        assert not used.any()
+    assert np.isfinite(rows["surface_m"]).all()
+    for mask, label, box, area in zip(rows["mask"], rows["label"], rows["box_px"], rows["area_px"], strict=True):
+        for number in np.nonzero(label >= 0)[0]:
+            ys, xs = np.nonzero(mask == number + 1)
+            x0, y0, x1, y1 = box[number]
+            assert x0 <= xs.min() <= xs.max() < x1
+            assert y0 <= ys.min() <= ys.max() < y1
+            assert len(xs) >= 0.8 * area[number]  # a tear may have pushed some of it out of the picture
+
+
+def test_only_arrays_have_a_period() -> None:
+    rng = np.random.default_rng(3)
+    for kind in ("lines", "contacts", "pillars", "logic", "manhattan"):
+        drawn = layout(kind, LAYOUTS, pixel_size_m=3e-9, rng=rng)
+        expected = drawn.pitch if drawn.lattice is not None else 0.0
+        assert np.hypot(*period_of(drawn)) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("turns", range(4))

@@ -7,12 +7,15 @@ import pytest
 
 from calibration.train.develop import draw_look
 from calibration.twin import sketch
-from calibration.twin.contrast import VISIBLE, Contrast, Surface, contrast, visible, window
-from calibration.twin.defects import APART_PX, KINDS, Placed, inject, plain, roughened, scatter, tells_m
+from calibration.twin.contrast import VISIBLE, Contrast, contrast, to_noise, visible, window
+from calibration.twin.defects import APART_PX, KINDS, ROUTED, Placed, inject, scatter, seen, tells_m
 from calibration.twin.emission import Emission
 from calibration.twin.flaws import DRAW, Spot
-from calibration.twin.inspection import inspected_frame
+from calibration.twin.inspection import PATTERNS, inspected_frame
+from calibration.twin.nuisances import roughened
+from calibration.twin.patterns import plain
 from calibration.twin.sketch import Sketch, surface_m
+from calibration.twin.surface import Surface
 from engines.defects import CLASSES
 
 PIXEL_M = 3e-9
@@ -21,7 +24,8 @@ MIDDLE = Spot(80.0, 80.0)
 
 
 def layout(kind: str, seed: int = 3) -> Sketch:
-    return DRAWN[kind]((160, 160), pixel_size_m=PIXEL_M, rng=np.random.default_rng(seed))
+    sized = {} if kind == "plain" else {"pitch_px": (24.0, 48.0)}
+    return DRAWN[kind]((160, 160), pixel_size_m=PIXEL_M, rng=np.random.default_rng(seed), **sized)
 
 
 def put(kind: str, name: str, seed: int = 3) -> tuple[Sketch, Sketch, Placed]:
@@ -32,21 +36,23 @@ def put(kind: str, name: str, seed: int = 3) -> tuple[Sketch, Sketch, Placed]:
     return clean, changed, placed
 
 
-EVERY = [(kind, name) for kind, shares in KINDS.items() for name in shares]
+EVERY = [(kind, name) for kind in DRAWN for name in KINDS[kind]]
 
 
 def test_every_class_of_the_design_is_drawn_and_no_other() -> None:
     assert set(DRAW) == set(CLASSES)
-    assert {name for shares in KINDS.values() for name in shares} == set(CLASSES)
+    assert {name for shares in (*KINDS.values(), ROUTED) for name in shares} == set(CLASSES)
+    assert all(sum(shares.values()) == pytest.approx(1.0) for shares in (*KINDS.values(), ROUTED))
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_the_box_holds_all_that_differs_and_touches_it_on_each_side(kind: str, name: str) -> None:
     clean, changed, placed = put(kind, name)
     step = np.abs(surface_m(changed) - surface_m(clean))
-    before = np.ones(clean.shape) if clean.material is None else clean.material
-    after = np.ones(clean.shape) if changed.material is None else changed.material
-    differs = (step > tells_m(clean)) | (np.abs(after - before) > 0.03)
+    stain = np.abs(seen(changed).relative_yield - seen(clean).relative_yield)
+    if placed.tail_px is not None:  # of its charge, which is told apart
+        stain[:, placed.box_px[2] :] = 0.0
+    differs = (step > tells_m(clean)) | (stain > 0.03)
     x0, y0, x1, y1 = placed.box_px
     outside = differs.copy()
     outside[y0:y1, x0:x1] = False
@@ -148,8 +154,23 @@ def _contrast(electrons: float) -> tuple[Placed, Contrast]:
         electrons_per_pixel=electrons,
         probe_px=(0.5, 0.5),
     )
-    seen = window(placed, height_m, clean_m, pixel_size_m=PIXEL_M)
-    return placed, contrast(seen, look, field=Surface(height_m, None), clean=Surface(clean_m, None))
+    around = window(placed, height_m, clean_m, pixel_size_m=PIXEL_M)
+    field, bare = (Surface(each, None, PIXEL_M, "lines") for each in (height_m, clean_m))
+    return placed, contrast(around, look, field=field, clean=bare)
+
+
+def test_contrast_to_noise_is_the_difference_of_the_means_over_one_pixels_sigma() -> None:
+    reference, mask = np.full((6, 6), 10.0, np.float32), np.zeros((6, 6), np.bool_)
+    mask[1:4, 2:5] = True
+    shown = reference + 3.0 * mask
+    assert to_noise(shown, reference, np.full((6, 6), 4.0, np.float32), mask) == pytest.approx(1.5)
+    both = shown.copy()
+    both[1:4, 2:5] = 10.0 + np.array([[3, -3, 0]] * 3, np.float32)  # bright and dark parts have no mean difference
+    assert to_noise(both, reference, np.full((6, 6), 4.0, np.float32), mask) == pytest.approx(0.0, abs=1e-6)
+    dark = reference - 2.0 * mask
+    uneven = np.where(np.arange(6)[None, :] % 2 == 0, 1.0, 7.0).astype(np.float32)
+    pixels = np.broadcast_to(uneven, (6, 6))
+    assert to_noise(dark, reference, pixels, mask) == pytest.approx(2.0 / np.sqrt(pixels[mask].mean()))
 
 
 def test_contrast_grows_with_the_root_of_the_dose_and_decides_what_can_be_seen() -> None:
@@ -170,7 +191,7 @@ def test_what_no_defect_is_moves_no_box() -> None:
     assert (x1 - x0) * (y1 - y0) < 0.2 * changed.inside.size
 
 
-@pytest.mark.parametrize("pattern", ["line-space", "contact-holes"])
+@pytest.mark.parametrize("pattern", ["line-space", "contact-holes", "logic"])
 def test_an_inspected_frame_shows_as_many_defects_as_were_asked_for(pattern: str) -> None:
     frame = inspected_frame(pattern, (256, 320), seed=4, defects=3)
     again = inspected_frame(pattern, (256, 320), seed=4, defects=3)
@@ -183,6 +204,21 @@ def test_an_inspected_frame_shows_as_many_defects_as_were_asked_for(pattern: str
         assert 0 <= x0 < x1 <= 320
         assert 0 <= y0 < y1 <= 256
         assert defect.contrast_to_noise > 0.0
+        assert defect.mask is not None
+        assert defect.mask.shape == (y1 - y0, x1 - x0)
+        assert defect.mask.sum() == defect.area_px >= 6
+        assert defect.visible
+        assert defect.matched >= VISIBLE
+        assert defect.pitch_share > 0.0
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_pattern_can_be_inspected_and_the_same_seed_gives_the_same_bytes(pattern: str) -> None:
+    one, two = (inspected_frame(pattern, (128, 128), seed=9, defects=1) for _ in range(2))
+    assert one.pixels.tobytes() == two.pixels.tobytes()
+    assert one.height_m.tobytes() == two.height_m.tobytes()
+    assert (one.defects, one.nuisances) == (two.defects, two.nuisances)
+    assert len(one.defects) <= 1
 
 
 def test_a_field_without_defects_is_clean_and_another_seed_is_another_field() -> None:

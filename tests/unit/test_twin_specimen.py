@@ -1,5 +1,6 @@
 """Specimens: reproducible, crisp, different by seed; any picture as texture."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from calibration.twin import specimen
-from calibration.twin.roughness import edges
+from calibration.twin.matter import brightness
 
 SHAPE = (192, 256)
 
@@ -46,12 +47,55 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         specimen.make("moon", SHAPE, pixel_size_m=10e-9, seed=1)
 
 
-def test_rough_edges_have_the_rms_and_the_spectrum_that_were_asked_for() -> None:
-    rough = edges(400, 1024, sigma_px=1.5, xi_px=10.0, hurst=0.7, rng=np.random.default_rng(1))
-    assert rough.std() == pytest.approx(1.5, rel=0.03)
-    lag = [float((rough[:, d:] * rough[:, : 1024 - d]).mean()) / 1.5**2 for d in (10, 60)]
-    # At one correlation length the correlation has fallen to between exp(-1.2) and exp(-0.7).
-    assert 0.30 < lag[0] < 0.50 and abs(lag[1]) < 0.06
+@pytest.mark.parametrize("name", specimen.NAMES)
+def test_every_specimen_is_also_a_surface_measured_from_its_mean_height(name: str) -> None:
+    seen = specimen.surface(name, SHAPE, pixel_size_m=10e-9, seed=5)
+    assert seen.shape == SHAPE
+    assert seen.height_m.dtype == np.float32
+    assert seen.pixel_size_m == 10e-9
+    assert abs(float(seen.height_m.mean())) < 1e-3 * max(float(np.ptp(seen.height_m)), 1e-12)
+    assert 0.0 <= np.ptp(seen.height_m) < 120 * 10e-9
+    if seen.material is not None:
+        assert seen.material.shape == SHAPE
+        assert seen.material.dtype == np.float32
+        assert seen.material.min() > 0.0
+    again = specimen.surface(name, SHAPE, pixel_size_m=10e-9, seed=5)
+    assert np.array_equal(seen.height_m, again.height_m)
+
+
+@pytest.mark.parametrize("name", ["line-space", "tin-balls", "fibres", "particles", "pillars"])
+def test_the_emission_shows_what_the_surface_is(name: str) -> None:
+    """Slopes are brighter than plains of the same material: the picture is made from the heights."""
+    seen = specimen.surface(name, (256, 256), pixel_size_m=10e-9, seed=2)
+    flat = replace(seen, height_m=np.zeros_like(seen.height_m))
+    gain = specimen.lit(seen) / specimen.lit(flat)
+    slope = np.hypot(*np.gradient(seen.height_m / seen.pixel_size_m))
+    assert gain[slope > 1.0].mean() > 1.1 * gain[slope < 0.1].mean()
+
+
+@pytest.mark.parametrize(("name", "film", "ground"), [("tin-balls", "Sn", "C"), ("fibres", "polymer", "C")])
+def test_natural_specimens_are_of_their_materials(name: str, film: str, ground: str) -> None:
+    seen = specimen.surface(name, (256, 256), pixel_size_m=10e-9, seed=3)
+    assert seen.material is not None
+    high = seen.height_m > np.percentile(seen.height_m, 95)
+    low = seen.height_m < np.percentile(seen.height_m, 20)
+    assert np.median(seen.material[high]) == pytest.approx(brightness(film), rel=0.02)
+    assert np.median(seen.material[low]) == pytest.approx(brightness(ground), rel=0.1)
+
+
+def test_tin_balls_are_round_on_top() -> None:
+    """Along a ball's middle, height and distance are those of a circle: curvature 1/r."""
+    seen = specimen.surface("tin-balls", (384, 384), pixel_size_m=10e-9, seed=4)
+    z = seen.height_m / seen.pixel_size_m
+    y, x = np.unravel_index(int(np.argmax(z[40:-40, 40:-40])), (304, 304))
+    row = z[y + 40, x + 40 - 8 : x + 40 + 9].astype(float)
+    curvature = -2.0 * np.polyfit(np.arange(-8, 9), row, 2)[0]
+    assert 15.0 < 1.0 / curvature < 75.0
+
+
+def test_a_patterned_specimen_is_the_pattern_of_its_name() -> None:
+    for name, kind in specimen.DRAWN.items():
+        assert specimen.surface(name, SHAPE, pixel_size_m=10e-9, seed=1).kind == kind
 
 
 def test_a_16_bit_picture_with_a_wrong_suffix_is_texture(tmp_path: Path) -> None:
