@@ -1,6 +1,7 @@
 """From a blurred signal to the 8-bit picture an instrument would show, with every nuisance but blur. numpy only.
 
-Contrast, dose, amplifier lag, charging, line jitter, line noise, gain and offset, clip, percentile stretch.
+Contrast, dose, amplifier lag, recursive averaging, charging and its halo, line jitter, mains hum, line noise, gamma,
+gain and offset, clip, percentile stretch.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.train.scenes import Field
-from calibration.twin import scan
+from calibration.twin import charge, scan
 
 EMPTY_SHARE = 0.08  # pictures of nothing at all: black, white, noise
 ROUNDING = 1.0 / 12.0  # variance of a grey level's rounding
@@ -57,26 +58,46 @@ def empty(shape: tuple[int, int], rng: np.random.Generator) -> Picture:
 
 
 def disturb(signal: Field, rng: np.random.Generator) -> Field:
-    """What the scan and the charge do to the signal before any electron is counted."""
+    """What the scan, the charge and a bent tone curve do to the signal before any electron is counted."""
     if rng.random() < 0.2:
         strength, length = float(rng.uniform(-0.4, 0.4)), float(rng.uniform(20.0, 120.0))
         signal = scan.charging_tail(signal, strength=strength, length_px=length)
+    if rng.random() < 0.15:
+        signal = charge.halo(signal, strength=float(rng.uniform(-0.5, 0.5)), length_px=float(rng.uniform(20.0, 160.0)))
+    shift = np.zeros(signal.shape[0], np.float32)
     if rng.random() < 0.25:
-        shift = scan.jitter(signal.shape[0], sigma_px=float(rng.uniform(0.05, 0.5)), rng=rng)
+        shift += scan.jitter(signal.shape[0], sigma_px=float(rng.uniform(0.05, 0.5)), rng=rng)
+    if rng.random() < 0.12:
+        shift += mains(signal.shape[0], rng)
+    if shift.any():
         signal = scan.displace_rows(signal, shift)
-    return signal
+    return bent(signal, float(np.exp(rng.uniform(-0.35, 0.35)))) if rng.random() < 0.15 else signal
+
+
+def mains(rows: int, rng: np.random.Generator) -> Field:
+    """(rows,) hum of 0.1 to 0.6 px: lines from 50 us to 2 ms, started anywhere in the mains' period."""
+    line_s = float(np.exp(rng.uniform(np.log(5e-5), np.log(2e-3))))
+    times_s = np.asarray(float(rng.uniform(0.0, 0.1)) + line_s * np.arange(rows), np.float64)
+    frequency_hz = 50.0 if rng.random() < 0.5 else 60.0
+    return scan.hum(times_s, amplitude_px=float(rng.uniform(0.1, 0.6)), frequency_hz=frequency_hz)
+
+
+def bent(signal: Field, gamma: float) -> Field:
+    """A display's gamma left switched on; of the signal, so that noise and its labels stay those of the counts."""
+    top = max(float(signal.max()), 1e-6)
+    return np.asarray(top * np.clip(signal / np.float32(top), 0.0, 1.0) ** np.float32(1.0 / gamma), np.float32)
 
 
 def lag(steady: Field, noise: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    """A one-pole amplifier of up to half a pixel, now and then; it smears signal and noise alike."""
-    if rng.random() > 0.2:
-        return steady + noise, noise
-    keep = float(np.exp(-1.0 / rng.uniform(0.1, 0.5)))
-    taps = np.zeros((1, 7), np.float32)
-    taps[0, :4] = keep ** np.arange(3, -1, -1)  # the pixel itself and three before it
-    taps /= taps.sum()
-    smeared = np.asarray(cv2.filter2D(noise, -1, taps), np.float32)
-    return np.asarray(cv2.filter2D(steady, -1, taps), np.float32) + smeared, smeared
+    """A one-pole amplifier of up to half a pixel, now and then, smears signal and noise alike along the line; a
+    recursive average of a field that is held in place hands noise on along the frame, and leaves the signal."""
+    if rng.random() < 0.2:
+        lag_px = float(rng.uniform(0.1, 0.5))
+        steady, noise = scan.amplifier(steady, lag_px), scan.amplifier(noise, lag_px)
+    if rng.random() < 0.1:
+        taps = scan.one_pole(float(rng.uniform(0.3, 1.2)))
+        noise = np.asarray(cv2.filter2D(noise, -1, np.ascontiguousarray(taps.T)), np.float32)
+    return steady + noise, noise
 
 
 def line_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> Field:

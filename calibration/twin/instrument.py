@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.certificate import Certificate, Limits
-from calibration.optics import half_depth_of_focus_m, probe_fw50_m
+from calibration.optics import half_depth_of_focus_m, probe_fw50_m, wavelength_m
 from calibration.twin.column import SMALL_CHANGE_SETTLE_S, Actuator
+from calibration.twin.possible import check
+from calibration.twin.probe import Probe, needs_waves
 from calibration.twin.scan import VARIANCE_FACTOR
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
@@ -27,6 +29,8 @@ class MicroscopeSettings:
 
     specimen: str = "tin-balls"  # a name, or the picture's when `picture` is given
     picture: NDArray[Any] | None = field(default=None, repr=False)  # texture only
+    height_m: NDArray[np.float32] | None = field(default=None, repr=False)  # with it `picture` is the emission itself
+    topography: bool = False  # a named specimen's own heights take part in the focus
     seed: int = 0
     instrument_seed: int = 0
     session: str | None = None
@@ -35,6 +39,7 @@ class MicroscopeSettings:
     pixel_size_m: float = 10e-9
     alpha_rad: float = 5e-3
     accelerating_voltage_v: float = 5000.0
+    skirt: float = 0.0  # share of the current three times as wide as the focused probe; 0.1 is usual
     dwell_s: float = 0.936e-6
     beam_current_a: float | None = None  # None: what `snr` needs
     snr: float = 1.8  # rms of the in-focus object signal / rms noise, per pixel
@@ -51,17 +56,51 @@ class MicroscopeSettings:
     databar_rows: int = 0
     brightness: float = 0.5
     contrast: float = 0.5
+    gamma: float = 1.0  # shown = level^(1 / gamma)
+    averaging: str = "frame"  # how `averages` scans become one: line, frame, recursive
+    averages: int = 1  # at the start; recursive: the newest scan's share is 1 / averages
     line_jitter_px: float = 0.0
-    charging: float = 0.0
+    hum_px: float = 0.0  # amplitude of the mains' stray field
+    hum_hz: float = 50.0
+    drift_in_frame: bool = False  # whether drift tears the picture while it is scanned, and not only from scan to scan
+    amplifier_lag_px: float = 0.0  # time constant; 0.1 to 0.5 is usual
+    charging: float = 0.0  # of the tail along the line
     charging_length_px: float = 40.0
+    halo: float = 0.0  # signed; of the wide halo around what is lit
+    halo_length_px: float = 80.0
+    charging_brightness: float = 0.0  # signed; relative change of the whole picture once it is charged
+    charging_electrons: float = 0.0  # a pixel, until 63 % charged; 0: at once
+    charging_relaxes_s: float = 30.0
+    contamination: float = 0.0  # share of the signal that is missing where was scanned before
+    contamination_box: tuple[float, float, float, float] = (0.25, 0.25, 0.75, 0.75)  # x0, y0, x1, y1 of the frame
     tell_alpha: bool = False  # whether the header carries the semi-convergence angle
     actuator: Actuator = Actuator.SOUND
     own_limits: Limits | None = None  # None: as large as the pixel size asks for
+
+    def __post_init__(self) -> None:
+        """Raises InstrumentError, one line with the field's name, for what no instrument can be."""
+        check(self)
 
     @property
     def frame_time_s(self) -> float:
         """Of one scan: dwell * pixels * 1.1 + 0.08 s."""
         return self.dwell_s * self.shape[0] * self.shape[1] * 1.1 + 0.08
+
+    @property
+    def line_time_s(self) -> float:
+        """From the start of a line to that of the next."""
+        return self.dwell_s * self.shape[1] * 1.1
+
+    @property
+    def probe(self) -> Probe:
+        """The beam but for its focus: waves where pixels are fine, the geometric disc elsewhere."""
+        waves = needs_waves(self.pixel_size_m, self.alpha_rad, self.accelerating_voltage_v)
+        return Probe(
+            alpha_rad=self.alpha_rad,
+            fw50_m=probe_fw50_m(self.alpha_rad, self.accelerating_voltage_v, diffraction=not waves),
+            wavelength_m=wavelength_m(self.accelerating_voltage_v) if waves else None,
+            skirt=self.skirt,
+        )
 
     @property
     def limits(self) -> Limits:

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from agent.messages import Optics, Outcome
 from calibration.certificate import Certificate
-from calibration.optics import probe_fw50_m, wavelength_m
-from calibration.twin import scan, specimen
+from calibration.twin import charge, scan, specimen
 from calibration.twin.column import Column
+from calibration.twin.exposure import Exposure, Span
 from calibration.twin.instrument import MicroscopeSettings, certify, draw
-from calibration.twin.probe import needs_waves
 from calibration.twin.readback import ELECTRON_C, Applied, applied, header
 from calibration.twin.view import MARGIN, View
 
 BANDS_WHILE_MOVING = 4  # a frame during which the optics move is scanned in this many steps
 STAGE_SETTLE_S = 0.3
 FULL_RANGE = (0.06, 0.94)  # of full scale: where auto-contrast puts the darkest and the brightest
+FELT_H = 0.05  # of h_eff: heights that span less change nothing that could be seen
 
 
 class VirtualMicroscope:
@@ -34,13 +34,14 @@ class VirtualMicroscope:
         self.site = 0
         self.column = self._start()
         self.scene_epoch, self.scene_settled_ns = 1, now_ns
-        self.brightness, self.contrast, self.averages = s.brightness, s.contrast, 1
+        self.brightness, self.contrast, self.averages = s.brightness, s.contrast, s.averages
         self.blanked = self.frozen = self.auto_function_active = False
         self.tell_frozen = True
         self.frames_taken = 0
         self._begun_ns: int | None = None
         self._last: NDArray[Any] | None = None
         self._rng = np.random.default_rng([s.seed, 103])
+        self._exposure = Exposure(s, self._rng, now_ns=now_ns)
         self._view = self._look()
         self._first_lens_m = self.column.lens_m
         in_focus = self._signal(z_m=0.0, ax_m=0.0, ay_m=0.0)
@@ -80,7 +81,12 @@ class VirtualMicroscope:
 
     @property
     def frame_time_s(self) -> float:
-        return self.settings.frame_time_s * self.averages
+        return self.settings.frame_time_s * self.passes
+
+    @property
+    def passes(self) -> int:
+        """Scans of each line within one frame; a recursive average takes its time from frame to frame."""
+        return 1 if self.settings.averaging == "recursive" else self.averages
 
     # Time.
 
@@ -143,6 +149,7 @@ class VirtualMicroscope:
         here = self.drawn.in_focus_working_distance_m
         self.drawn = replace(self.drawn, in_focus_working_distance_m=here - defocus_change_m)
         self._view = self._look()
+        self._exposure.fresh_site(self.now_ns)
         self._scene_changed(STAGE_SETTLE_S)
         return applied(self, Outcome.APPLIED)
 
@@ -162,7 +169,7 @@ class VirtualMicroscope:
         self._begun_ns = None
         self.wait_until(start_ns + round(self.frame_time_s * 1e9))
         if not self.frozen or self._last is None:
-            self._last = self._expose(start_ns)
+            self._last, start_ns = self._expose(start_ns)
         self.frames_taken += 1
         return self._last, header(self, start_ns)
 
@@ -179,14 +186,30 @@ class VirtualMicroscope:
 
     def _look(self) -> View:
         s = self.settings
+        plane, height_m, home = self._plane()
+        if s.contamination:
+            (h, w), (top, left), (x0, y0, x1, y1) = s.shape, home, s.contamination_box
+            box = (left + w * x0, top + h * y0, left + w * x1, top + h * y1)
+            plane = charge.contaminate(plane, box, darker=s.contamination)
+        if height_m is not None:
+            height_m = np.asarray(height_m - np.median(height_m), np.float32)  # z is quoted at the middle height
+            if float(np.ptp(height_m)) < FELT_H * s.half_depth_of_focus_m:
+                height_m = None
+        return View(plane, s.shape, home=home, pixel_size_m=s.pixel_size_m, probe=s.probe, height_m=height_m)
+
+    def _plane(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, tuple[int, int]]:
+        """Emission and heights of this site, and where on them the frame's first pixel lies (row, column)."""
+        s = self.settings
         seed = s.seed + 7919 * self.site
+        if s.picture is not None and s.height_m is not None:
+            return np.asarray(s.picture, np.float32), s.height_m, (0, 0)
         if s.picture is not None:
-            plane, home = specimen.from_image(s.picture, s.shape, seed=seed), (0, 0)
-        else:
-            size = (s.shape[0] + 2 * MARGIN, s.shape[1] + 2 * MARGIN)
-            plane = specimen.make(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed)
-            home = (MARGIN, MARGIN)
-        return View(plane, s.shape, home=home, pixel_size_m=s.pixel_size_m)
+            return specimen.from_image(s.picture, s.shape, seed=seed), None, (0, 0)
+        size, home = (s.shape[0] + 2 * MARGIN, s.shape[1] + 2 * MARGIN), (MARGIN, MARGIN)
+        plane = specimen.make(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed)
+        if not s.topography:
+            return plane, None, home
+        return plane, specimen.surface(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed).height_m, home
 
     def _dose(self, in_focus: NDArray[np.float32]) -> float:
         s = self.settings
@@ -207,20 +230,28 @@ class VirtualMicroscope:
             electrons_per_pixel=self.electrons_per_pixel,
             rng=rng,
             variance_factor=self.settings.variance_factor,
-            averages=self.averages,
+            averages=self.passes,
         )
 
-    def _expose(self, start_ns: int) -> NDArray[Any]:
+    def _expose(self, start_ns: int) -> tuple[NDArray[Any], int]:
+        """The pixels, and the start of the oldest scan that is part of them."""
         s = self.settings
         signal = np.zeros(s.shape, np.float32) if self.blanked else self._scanned(start_ns)
-        if s.line_jitter_px > 0:
-            signal = scan.displace_rows(signal, scan.jitter(s.shape[0], sigma_px=s.line_jitter_px, rng=self._rng))
-        if s.charging:
-            signal = scan.charging_tail(signal, strength=s.charging, length_px=s.charging_length_px)
+        dose = 0.0 if self.blanked else self.electrons_per_pixel
+        signal = self._exposure.disturbed(signal, self._span(start_ns), electrons_per_pixel=dose)
+        counts = scan.amplifier(self._counts(signal, self._rng), s.amplifier_lag_px)
         gain, offset = self._gain * self.contrast / 0.5, self._offset + self.brightness - 0.5
-        pixels = scan.digitise(self._counts(signal, self._rng), gain=gain, offset=offset, bits=s.bits)
+        if s.averaging == "recursive":  # the memory holds grey levels: a turn of a knob shows as slowly as a move
+            levels = np.asarray(counts * np.float32(gain) + np.float32(offset), np.float32)
+            counts, start_ns = self._exposure.averaged(levels, start_ns, count=self.averages)
+            gain, offset = 1.0, 0.0
+        pixels = scan.digitise(counts, gain=gain, offset=offset, bits=s.bits, gamma=s.gamma)
         text = f"{s.accelerating_voltage_v / 1e3:.1f} kV  WD {self.working_distance_m * 1e3:.3f} mm"
-        return scan.databar(pixels, s.databar_rows, text)
+        return scan.databar(pixels, s.databar_rows, text), start_ns
+
+    def _span(self, start_ns: int) -> Span:
+        by_line = self.settings.averaging == "line"
+        return Span(start_ns=start_ns, end_ns=self.now_ns, passes=self.passes, by_line=by_line)
 
     def _scanned(self, start_ns: int) -> NDArray[np.float32]:
         """Row by row as time goes: where the optics move during the frame, each band sees its own."""
@@ -236,36 +267,33 @@ class VirtualMicroscope:
         state = self.column.motion.at((start_ns + end_ns) // 2)
         z = float(state[0]) - self.drawn.in_focus_working_distance_m
         ax, ay = self._astigmatism(state)
-        magnified = 1.0 + z / self.drawn.in_focus_working_distance_m if self.settings.scale_with_focus else 1.0
-        shifts = np.array([self._shift_px(t, float(state[0])) for t in self._scan_times(start_ns, end_ns)])
-        return self._signal(z_m=z, ax_m=ax, ay_m=ay, shifts_px=shifts, magnified=magnified)
-
-    def _signal(
-        self,
-        *,
-        z_m: float,
-        ax_m: float,
-        ay_m: float,
-        shifts_px: NDArray[np.float64] | None = None,
-        magnified: float = 1.0,
-    ) -> NDArray[np.float32]:
-        s = self.settings
-        waves = needs_waves(s.pixel_size_m, s.alpha_rad, s.accelerating_voltage_v)
         return self._view.picture(
-            z_m=z_m,
-            ax_m=ax_m,
-            ay_m=ay_m,
-            alpha_rad=s.alpha_rad,
-            fw50_m=probe_fw50_m(s.alpha_rad, s.accelerating_voltage_v, diffraction=not waves),
-            wavelength_m=wavelength_m(s.accelerating_voltage_v) if waves else None,
-            shifts_px=np.zeros((1, 2)) if shifts_px is None else shifts_px,
-            magnified=magnified,
+            z_m=z,
+            ax_m=ax,
+            ay_m=ay,
+            shifts_px=np.array([self._shift_px(t, float(state[0])) for t in self._scan_times(start_ns, end_ns)]),
+            magnified=1.0 + z / self.drawn.in_focus_working_distance_m if self.settings.scale_with_focus else 1.0,
+            sheared_px=self._shear_px(),
         )
 
+    def _signal(self, *, z_m: float, ax_m: float, ay_m: float) -> NDArray[np.float32]:
+        return self._view.picture(z_m=z_m, ax_m=ax_m, ay_m=ay_m, shifts_px=np.zeros((1, 2)))
+
     def _scan_times(self, start_ns: int, end_ns: int) -> list[int]:
-        """The middle of each scan that is averaged into the frame."""
-        each = (end_ns - start_ns) / self.averages
-        return [start_ns + round(each * (i + 0.5)) for i in range(self.averages)]
+        """The middle of each scan that is averaged into the frame; line by line there is one long scan."""
+        count = 1 if self.settings.averaging == "line" else self.passes
+        each = (end_ns - start_ns) / count
+        return [start_ns + round(each * (i + 0.5)) for i in range(count)]
+
+    def _shear_px(self) -> tuple[float, float]:
+        """Drift from the first line of a scan to the last, x and y."""
+        s = self.settings
+        if not s.drift_in_frame:
+            return 0.0, 0.0
+        passes = self.passes if s.averaging == "line" else 1
+        frames = s.line_time_s * s.shape[0] * passes / s.frame_time_s
+        drift_x, drift_y = self.drawn.drift_px_per_frame
+        return drift_x * frames, drift_y * frames
 
     def _shift_px(self, t_ns: int, lens_m: float) -> tuple[float, float]:
         frames = (t_ns - self._born_ns) / 1e9 / self.settings.frame_time_s

@@ -42,7 +42,7 @@ def applied(scope: "VirtualMicroscope", outcome: Outcome) -> Applied:
 
 
 def header(scope: "VirtualMicroscope", start_ns: int) -> Optics:
-    """The header of the frame that began at start_ns and ends now."""
+    """The header of the frame that ends now; start_ns: when the oldest scan that is part of it began."""
     s, c = scope.settings, scope.column
     return Optics(
         session=scope.session,
@@ -52,7 +52,7 @@ def header(scope: "VirtualMicroscope", start_ns: int) -> Optics:
         scene_epoch=scope.scene_epoch if start_ns >= scope.scene_settled_ns else None,
         t_start_ns=start_ns,
         t_end_ns=scope.now_ns,
-        averaging="frame" if scope.averages > 1 else "none",
+        averaging=s.averaging if scope.averages > 1 else "none",
         average_count=scope.averages,
         complete=True,
         rows_valid=s.shape[0] - s.databar_rows,
@@ -74,7 +74,7 @@ def header(scope: "VirtualMicroscope", start_ns: int) -> Optics:
         contrast=scope.contrast,
         bits_significant=s.bits,
         full_scale=float(2**s.bits - 1),
-        gamma=1.0,
+        gamma=s.gamma,
         inverted=False,
         stage_x_m=scope.site * 50e-6,
         stage_y_m=0.0,

@@ -1,6 +1,7 @@
 """The virtual microscope as an instrument: headers, epochs, knobs, and a truth that stays at home."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ from calibration.certificate import Limits
 from calibration.twin.episode import plan
 from calibration.twin.instrument import MicroscopeSettings, draw
 from calibration.twin.microscope import VirtualMicroscope
+from calibration.twin.possible import InstrumentError
+from calibration.twin.roughness import fractal
 from calibration.twin.specimen import TEXTURED
 
 STILL = {"drift_px_per_frame": (0.0, 0.0), "shift_px_per_um": (0.0, 0.0), "scale_with_focus": False}
@@ -244,3 +247,181 @@ def test_the_column_is_the_same_on_another_day() -> None:
     assert one.drift_px_per_frame != other.drift_px_per_frame
     coarse = draw(MicroscopeSettings(seed=1, pixel_size_m=100e-9))
     assert coarse.shift_px_per_um == pytest.approx(np.asarray(one.shift_px_per_um) / 10)
+
+
+# The fault bench: what is off by default, one at a time.
+
+
+def patches(side: int = 192) -> np.ndarray:
+    """Crisp outlines of every size."""
+    return (60 + 130 * (fractal((side, side), coarse_px=30.0, octaves=4, rng=np.random.default_rng(6)) > 0)).astype(
+        np.uint8
+    )
+
+
+def bench(**settings: object) -> VirtualMicroscope:
+    """In focus, so that what is left is the fault."""
+    common = {"picture": patches(), "start_defocus_m": 0.0, "astigmatism_m": (0.0, 0.0), "hysteresis_m": 0.0}
+    return scope(**{**common, **settings})
+
+
+FLAT = np.full((192, 192), 90, np.uint8)
+
+
+def test_recursive_averaging_has_a_memory_and_less_noise() -> None:
+    m = bench(picture=FLAT, bits=16, averaging="recursive", **STILL)
+    single = m.frame()[0].std()
+    assert m.frame()[1].averaging == "none"
+    m.set_exposure(averages=5)
+    pixels = [m.frame()[0] for _ in range(60)]
+    settled = np.stack(pixels[30:]).astype(np.float64)
+    share = 1 / 5
+    assert settled.std(axis=(1, 2)).mean() == pytest.approx(single * np.sqrt(share / (2 - share)), rel=0.06)
+    steps = settled[1:] - settled[:-1]
+    assert steps.std() == pytest.approx(single * np.sqrt(2 * share**2 / (2 - share)), rel=0.06)
+    _, optics = m.frame()
+    assert (optics.averaging, optics.average_count) == ("recursive", 5)
+    # It takes one scan's time, and holds scans back to where their share falls below 5 %: 0.8^14.
+    assert m.frame_time_s == m.settings.frame_time_s
+    assert (optics.t_end_ns or 0) - (optics.t_start_ns or 0) == pytest.approx(14e9 * m.frame_time_s, rel=1e-6)
+
+
+def test_a_recursive_average_shows_the_old_focus_until_it_has_forgotten_it() -> None:
+    m = bench(averaging="recursive", averages=4, snr=50.0, **STILL)
+    sharp = [m.frame() for _ in range(3)][-1][0].astype(float)
+    m.set_working_distance(m.working_distance_m + 10e-6)
+    m.wait_until(m.settled_ns)
+    frames = [m.frame() for _ in range(20)]
+    blurred = frames[-1][0].astype(float)
+    away = [((f[0] - blurred) * (sharp - blurred)).sum() / ((sharp - blurred) ** 2).sum() for f in frames[:4]]
+    assert away == pytest.approx([0.75, 0.75**2, 0.75**3, 0.75**4], abs=0.05)
+    told = [f[1].optics_epoch for f in frames]
+    assert told[:9] == [None] * 9 and told[-1] == m.optics_epoch  # 0.75^11 is below 5 %
+
+
+def test_line_averaging_takes_its_time_and_is_not_blurred_by_drift_along_the_frame() -> None:
+    kept = {"snr": 400.0, "shift_px_per_um": (0.0, 0.0)}
+    spread = {}
+    for averaging in ("line", "frame"):
+        m = bench(drift_px_per_frame=(1.5, 0.0), averaging=averaging, averages=8, **kept)
+        pixels, optics = m.frame()
+        assert (optics.averaging, optics.average_count) == (averaging, 8)
+        assert m.frame_time_s == pytest.approx(8 * m.settings.frame_time_s)
+        spread[averaging] = (np.diff(pixels.astype(float), axis=1) ** 2).mean()
+    assert spread["line"] > 2.0 * spread["frame"]
+
+
+def test_drift_within_the_frame_tears_lines_by_the_drift_of_a_frame() -> None:
+    upright = np.zeros((256, 256), np.uint8)
+    upright[:, 120:132] = 255
+    lean = {}
+    for torn in (False, True):
+        m = scope(
+            picture=upright, shape=(256, 256), snr=400.0, start_defocus_m=0.0, scale_with_focus=False,
+            drift_px_per_frame=(4.0, 0.0), shift_px_per_um=(0.0, 0.0), drift_in_frame=torn,
+        )  # fmt: skip
+        pixels = m.frame()[0].astype(np.float64)
+        weight = np.clip(pixels - np.median(pixels), 30.0, None) - 30.0
+        at = (weight * np.arange(256)).sum(axis=1) / weight.sum(axis=1)
+        lean[torn] = np.polyfit(np.arange(256), at, 1)[0] * 256
+    lit = 256 * m.settings.line_time_s / m.settings.frame_time_s  # the fly-back is no part of the picture
+    assert lean[False] == pytest.approx(0.0, abs=0.05)
+    assert lean[True] == pytest.approx(4.0 * lit, abs=0.1)
+
+
+def test_hum_bends_lines_with_the_mains_period_and_follows_the_clock() -> None:
+    upright = np.zeros((256, 256), np.uint8)
+    upright[:, 120:132] = 255
+    m = scope(
+        picture=upright, shape=(256, 256), snr=400.0, start_defocus_m=0.0, hum_px=1.0, hum_hz=50.0, **STILL,
+    )  # fmt: skip
+    for _ in range(2):
+        pixels, optics = m.frame()
+        weight = np.clip(pixels.astype(np.float64) - np.median(pixels), 30.0, None) - 30.0
+        at = (weight * np.arange(256)).sum(axis=1) / weight.sum(axis=1)
+        times = (optics.t_start_ns or 0) / 1e9 + np.arange(256) * m.settings.line_time_s
+        expected = np.sin(2 * np.pi * 50.0 * times)
+        assert np.corrcoef(at, expected)[0, 1] > 0.95
+        assert (at - at.mean()).std() == pytest.approx(expected.std(), rel=0.1)
+
+
+def test_hum_on_slow_lines_bends_each_line() -> None:
+    slow = {"dwell_s": 50e-6, "shape": (64, 192), "snr": 400.0, **STILL}
+    still, humming = bench(**slow).frame()[0].astype(float), bench(hum_px=1.0, **slow).frame()[0].astype(float)
+    assert bench(**slow).settings.line_time_s * 50.0 > 0.5
+    assert np.abs(still - humming).mean() > 2.0
+
+
+def test_charge_builds_up_frame_by_frame_runs_off_while_blanked_and_is_gone_at_a_fresh_site() -> None:
+    kept = {"bits": 16, "charging_relaxes_s": 20.0, "contrast": 0.3, **STILL}
+    dose = bench(**kept).electrons_per_pixel
+    m = bench(charging_brightness=0.5, charging_electrons=4.0 * dose, **kept)
+    black = m._offset * 65535
+    bright = [float(m.frame()[0].mean()) - black for _ in range(12)]
+    assert all(b > a for a, b in pairwise(bright[:7]))
+    # In one frame a quarter of 63 % comes and t / 20 s runs off; the middles of the first and of the last frame count.
+    grows, runs_off = 0.25, m.frame_time_s / 20.0
+    level = grows / (grows + runs_off) * (1 - np.exp(-(grows + runs_off) * np.arange(13)))
+    middle = 0.5 * (level[:-1] + level[1:])
+    assert bright[11] / bright[0] == pytest.approx((1 + 0.5 * middle[11]) / (1 + 0.5 * middle[0]), rel=0.01)
+    m.wait(200.0)
+    assert float(m.frame()[0].mean()) - black == pytest.approx(bright[0], rel=0.01)
+    for _ in range(10):
+        m.frame()
+    m.move_stage()
+    assert float(m.frame()[0].mean()) - black == pytest.approx(bright[0], rel=0.01)
+
+
+def test_where_was_scanned_before_is_darker_and_moves_with_the_specimen() -> None:
+    kept = {"picture": FLAT, "bits": 16, "snr": 50.0, "shift_px_per_um": (0.0, 0.0)}
+    clean = bench(drift_px_per_frame=(0.0, 0.0), **kept)
+    m = bench(contamination=0.3, drift_px_per_frame=(3.0, 0.0), **kept)
+
+    def dark(pixels: np.ndarray) -> np.ndarray:
+        level = pixels[80:110].astype(float).mean(axis=0)
+        return np.flatnonzero(level < 0.5 * (level.max() + level.min()))
+
+    first = dark(m.frame()[0])
+    for _ in range(9):
+        last = dark(m.frame()[0])
+    assert len(first) == pytest.approx(96, abs=2) and first[0] == pytest.approx(48 + 1.5, abs=2)
+    assert last[0] - first[0] == pytest.approx(27, abs=2)
+    assert clean.frame()[0].std() < 0.5 * m.frame()[0].std()
+
+
+def test_amplifier_lag_gamma_halo_and_skirt_change_the_picture_and_gamma_is_told() -> None:
+    plain = bench().frame()[0].astype(float)
+    for fault in ({"amplifier_lag_px": 0.5}, {"gamma": 2.2}, {"halo": 0.4}, {"skirt": 0.1}, {"charging": -0.3}):
+        assert np.abs(bench(**fault).frame()[0] - plain).mean() > 0.3, fault
+    assert bench(gamma=2.2).frame()[1].gamma == 2.2
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"beam_current_a": -1e-12}, "beam_current_a"),
+        ({"snr": 0.0}, "snr"),
+        ({"alpha_rad": float("nan")}, "alpha_rad"),
+        ({"skirt": 1.2}, "skirt"),
+        ({"averages": 0}, "averages"),
+        ({"averages": 65}, "averages"),
+        ({"averaging": "recursively"}, "line, frame, recursive"),
+        ({"gamma": 0.0}, "gamma"),
+        ({"bits": 4}, "bits"),
+        ({"dwell_s": -1e-6}, "dwell_s"),
+        ({"pixel_size_m": 0.0}, "pixel_size_m"),
+        ({"halo": float("inf")}, "halo"),
+        ({"hum_px": -0.1}, "hum_px"),
+        ({"charging_relaxes_s": 0.0}, "charging_relaxes_s"),
+        ({"charging_electrons": -1.0}, "charging_electrons"),
+        ({"contamination": 1.5}, "contamination"),
+        ({"contamination_box": (0.6, 0.2, 0.4, 0.8)}, "contamination_box"),
+        ({"databar_rows": 192}, "databar_rows"),
+        ({"drift_px_per_frame": (float("nan"), 0.0)}, "drift_px_per_frame"),
+        ({"amplifier_lag_px": -0.2}, "amplifier_lag_px"),
+        ({"shape": (0, 64)}, "shape"),
+    ],
+)
+def test_what_no_instrument_can_be_is_refused_by_name_when_the_settings_are_made(fault: dict, words: str) -> None:
+    with pytest.raises(InstrumentError, match=words):
+        MicroscopeSettings(**{"shape": (192, 192), **fault})
