@@ -12,12 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from agent.commands.calibrate_dataset import dataset
+from agent.commands.calibrate_twin import twin
 from agent.errors import BeamsideError, EngineError
 from engines.manifest import Manifest
 
 app = typer.Typer(help="Train models and calibrate instruments (needs pip install beamside[calibrate]).")
 train = typer.Typer(help="Train a model on the virtual microscope.")
 app.add_typer(train, name="train")
+app.command()(dataset)
+app.command()(twin)
 
 SHOWN = {  # columns of the table on the screen; the manifest holds more
     "autofocus": ("score_rmse", "score_spearman", "blur_median_relative_error", "blur_spearman", "content_auroc"),

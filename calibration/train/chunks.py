@@ -1,20 +1,20 @@
 """Training pictures in chunks on disk: a function from an index to arrays in, all of them joined out.
 
-Chunks are made in two processes and kept, so that an interrupted training goes on where it stopped.
+Chunks are the shards of a dataset: made in two processes, checked by their checksums and kept, so that an interrupted
+training goes on where it stopped.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Arrays = dict[str, NDArray[Any]]  # each of the same length
+from calibration.dataset import shards
+from calibration.dataset.shards import Arrays
+from calibration.dataset.workers import pool
+
+__all__ = ["Arrays", "gather", "joined"]
 
 
 def gather(
@@ -23,16 +23,15 @@ def gather(
     """`make(index)` for index 0..count-1, rounded up to whole chunks, joined along the first axis.
 
     `make` can be pickled, and gives the same arrays for the same index. Files are `stem`-0000.npz and so on; progress
-    is told how many indices are done.
+    is told how many indices are done. Raises OSError where the disk is full.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     chunks = -(-count // per_chunk)
     parts: list[Arrays] = []
     work = partial(_chunk, make=make, per_chunk=per_chunk, stem=stem)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        for path in pool.map(work, range(chunks)):
-            with np.load(path) as stored:
-                parts.append({name: stored[name] for name in stored.files})
+    with pool(2) as workers:
+        for path in workers.map(work, range(chunks)):
+            parts.append(shards.load(path))
             progress(min(len(parts) * per_chunk, count))
     return joined(parts)
 
@@ -41,16 +40,8 @@ def joined(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
-
-
 def _chunk(number: int, *, make: Callable[[int], Arrays], per_chunk: int, stem: Path) -> Path:
     path = stem.with_name(f"{stem.name}-{number:04d}.npz")
-    if not path.exists():
-        made = joined([make(index) for index in range(number * per_chunk, (number + 1) * per_chunk)])
-        partial_path = path.with_suffix(".partial")
-        with partial_path.open("wb") as out:
-            np.savez(out, allow_pickle=False, **made)
-        partial_path.replace(path)
+    if shards.intact(path) is None:
+        shards.write(path, joined([make(index) for index in range(number * per_chunk, (number + 1) * per_chunk)]))
     return path
