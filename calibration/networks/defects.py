@@ -41,7 +41,7 @@ def peaks(logits: Tensor, shape: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     A thread that may be a bridge or a microbridge is a defect all the same: the classes' chances add up, as
     1 - product of (1 - p), before they are compared with a threshold.
     """
-    any_class = 1.0 - torch.exp(-functional.softplus(logits).sum(dim=1, keepdim=True))
+    any_class = 1.0 - torch.sigmoid(-logits).prod(dim=1, keepdim=True)
     index = logits.argmax(dim=1, keepdim=True)
     summit = any_class * (functional.max_pool2d(any_class, 3, 1, 1) == any_class)
     confidence, place = torch.topk(summit.flatten(1), BEST, dim=1)

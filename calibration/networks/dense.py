@@ -1,6 +1,6 @@
 """The trunk that depth and defects share: (n, 1, h, w) uint8 and its condition in, features at stride 4 out.
 
-Plain convolutions, nearest enlargement, no reduction over the picture: each output depends on its own neighbourhood
+Plain convolutions, linear enlargement, no reduction over the picture: each output depends on its own neighbourhood
 only, so that a tile is read as the same place of the whole, on every backend.
 """
 
@@ -47,7 +47,9 @@ class Trunk(nn.Module):
             levels.append(x)
         shared = self.laterals[-1](levels[-1])
         for lateral, level in zip(reversed(list(self.laterals)[:-1]), reversed(levels[:-1]), strict=True):
-            shared = lateral(level) + functional.interpolate(shared, scale_factor=2.0, mode="nearest")
+            # Linear: what only the coarse levels know comes out smooth, not in blocks of their stride.
+            wide = functional.interpolate(shared, scale_factor=2.0, mode="bilinear", align_corners=False)
+            shared = lateral(level) + wide
         return torch.as_tensor(self.smooth(shared))
 
 

@@ -13,16 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.train.chunks import Arrays, gather, joined
-from calibration.train.develop import CENTRED, develop, draw_look, draw_material, draw_pixel_m
+from calibration.train.develop import CENTRED, develop, draw_look, draw_material, draw_pixel_m, times
 from calibration.twin.emission import sky_view
-from calibration.twin.relief import RELIEFS
+from calibration.twin.relief import SURFACES
 from calibration.twin.roughness import field
+from calibration.twin.surface import Surface
 from engines.scene import condition, levels_of
 
 SIDE = 256
 LOOKS = 3  # at one relief
 PER_CHUNK = 60  # reliefs: half a minute's work at most is lost to an interruption
-SHARES = {"lines": 0.24, "contacts": 0.2, "pillars": 0.13, "pits": 0.14, "terraces": 0.13, "balls": 0.06, "rough": 0.1}
+SHARES = {
+    "lines": 0.15,
+    "contacts": 0.15,
+    "pillars": 0.08,
+    "posts": 0.05,
+    "pits": 0.12,
+    "terraces": 0.1,
+    "balls": 0.05,
+    "rough": 0.1,
+    "tip_to_tip": 0.03,
+    "jogs": 0.03,
+    "manhattan": 0.03,
+    "logic": 0.03,
+    "tin_balls": 0.02,
+    "particles": 0.02,
+    "fibres": 0.02,
+    "grains": 0.01,
+    "cells": 0.01,
+}
 KINDS = tuple(SHARES)
 FINE_SHARE, COARSE_M = 0.75, (8e-9, 100e-9)  # patterns, and the coarser world that they are looked for in
 GROUND_M = (0.0, 0.8e-9)  # rms of the roughness of every surface
@@ -64,29 +83,24 @@ def fields_of(index: int, *, seed: int, side: int = SIDE) -> Arrays:
     rng = np.random.default_rng([seed, index])
     kind = KINDS[int(rng.choice(len(KINDS), p=np.array(list(SHARES.values())) / sum(SHARES.values())))]
     pixel_size_m = draw_pixel_m(rng) if rng.random() < FINE_SHARE else float(np.exp(rng.uniform(*np.log(COARSE_M))))
-    height_m = RELIEFS[kind]((side, side), pixel_size_m=pixel_size_m, rng=rng)
-    height_m = height_m + np.float32(rng.uniform(*GROUND_M)) * field((side, side), size_px=1.2, rng=rng)
-    sky = sky_view(height_m, pixel_size_m=pixel_size_m)
-    rows = [_row(height_m, sky, pixel_size_m, kind, rng) for _ in range(LOOKS)]
+    seen = SURFACES[kind]((side, side), pixel_size_m=pixel_size_m, rng=rng)
+    ground = np.float32(rng.uniform(*GROUND_M)) * field((side, side), size_px=1.2, rng=rng)
+    seen = replace(seen, height_m=seen.height_m + ground)
+    sky = sky_view(seen.height_m, pixel_size_m=pixel_size_m)
+    rows = [_row(seen, sky, kind, rng) for _ in range(LOOKS)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _row(
-    height_m: NDArray[np.float32],
-    sky: NDArray[np.float32],
-    pixel_size_m: float,
-    kind: str,
-    rng: np.random.Generator,
-) -> dict[str, Any]:
-    look = draw_look(rng, pixel_size_m=pixel_size_m, shading=CENTRED)
-    material = draw_material(height_m, rng)
-    shown = develop(height_m, look, pixel_size_m=pixel_size_m, sky=sky, material=material, rng=rng)
-    scene = replace(shown.scene, pixel_size_m=pixel_size_m)  # without it nothing is read
+def _row(seen: Surface, sky: NDArray[np.float32], kind: str, rng: np.random.Generator) -> dict[str, Any]:
+    look = draw_look(rng, pixel_size_m=seen.pixel_size_m, shading=CENTRED)
+    material = times(seen.material, draw_material(seen.height_m, rng))
+    shown = develop(seen.height_m, look, pixel_size_m=seen.pixel_size_m, sky=sky, material=material, rng=rng)
+    scene = replace(shown.scene, pixel_size_m=seen.pixel_size_m)  # without it nothing is read
     return {
         "image": shown.pixels,
         "condition": condition(levels_of(shown.pixels), scene),
-        "height_px": (height_m / pixel_size_m).astype(np.float16),
-        "pixel_size_m": np.float32(pixel_size_m),
+        "height_px": (seen.height_m / seen.pixel_size_m).astype(np.float16),
+        "pixel_size_m": np.float32(seen.pixel_size_m),
         "kind": np.uint8(KINDS.index(kind)),
     }
 

@@ -34,7 +34,8 @@ DATA = (
     f"{1 - FINE_SHARE:.0%} of {COARSE_M[0] * 1e9:g}..{COARSE_M[1] * 1e9:g} nm, "
     f"{develop.VOLTAGE_V[0]:g}..{develop.VOLTAGE_V[1]:g} V, "
     f"{develop.ELECTRONS[0]:g}..{develop.ELECTRONS[1]:g} primaries a pixel, ground roughness to "
-    f"{GROUND_M[1] * 1e9:g} nm rms; yield exponent, bloom, shadow, floor, backscatter share and range, probe to 3 px, "
-    "material, charging, line jitter, line noise, amplifier lag, shading, gain and offset at random"
+    f"{GROUND_M[1] * 1e9:g} nm rms; yield exponent, side escape, swallowing, shadow, floor, backscatter share and "
+    "range, probe to 3 px, materials, charging, line jitter, line noise, amplifier lag, shading, gain and offset at "
+    "random"
 )
 DEPTH = Described(TASK, "1", inputs=(IMAGE, SCENE), outputs=OUTPUTS, labels=LABELS, data=DATA)

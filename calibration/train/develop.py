@@ -44,31 +44,31 @@ class Shading:
 
 
 WIDE = Shading(
-    exponent=(0.1, 1.0),
-    steepest=(1.4, 6.0),
-    side=(0.2, 2.0),
+    exponent=(0.3, 1.3),
+    steepest=(1.3, 6.0),
+    side=(0.4, 3.6),
     side_length_m=(3e-9, 16e-9),
     side_height_m=(2.5e-9, 16e-9),
-    swallow=(0.0, 0.8),
-    swallow_height_m=(8e-9, 60e-9),
-    shadow=(0.05, 1.0),
+    swallow=(0.0, 1.0),
+    swallow_height_m=(6e-9, 60e-9),
+    shadow=(0.1, 1.0),
     floor=(0.0, 0.25),
     indirect=(0.0, 0.4),
 )
 CENTRED = Shading(
-    exponent=(0.15, 0.6),
-    steepest=(1.5, 3.0),
-    side=(0.5, 1.5),
-    side_length_m=(4.5e-9, 13e-9),
+    exponent=(0.5, 1.2),
+    steepest=(1.4, 2.6),
+    side=(1.2, 3.2),
+    side_length_m=(5e-9, 14e-9),
     side_height_m=(4e-9, 12e-9),
-    swallow=(0.25, 0.8),
-    swallow_height_m=(12e-9, 50e-9),
-    shadow=(0.06, 0.45),
+    swallow=(0.5, 1.0),
+    swallow_height_m=(10e-9, 36e-9),
+    shadow=(0.18, 0.6),
     floor=(0.0, 0.15),
     indirect=(0.0, 0.3),
 )
 IN_METRES = ("side_length_m", "side_height_m", "swallow_height_m")
-WIDE_EDGE_SHARE = 0.3  # of looks: at higher voltages edges light up as far as backscattered electrons range
+WIDE_EDGE_SHARE = 0.5  # of looks: at higher voltages edges light up as far as backscattered electrons range
 EDGE_OF_RANGE = 0.24  # the side's length over Kanaya and Okayama's range, as it is at 1 keV
 WIDEST_EDGE_PX = 12.0
 
@@ -139,6 +139,13 @@ def draw_material(height_m: Field, rng: np.random.Generator) -> Field | None:
     low, high = np.percentile(height_m, (2.0, 98.0))
     top = np.clip((height_m - low) / max(float(high - low), 1e-12) * 3.0 - 1.0, 0.0, 1.0)
     return np.asarray(1.0 + float(rng.uniform(-0.3, 0.6)) * top, np.float32)
+
+
+def times(one: Field | None, other: Field | None) -> Field | None:
+    """Two relative yields, either of which may be 1 everywhere."""
+    if one is None or other is None:
+        return one if other is None else other
+    return np.asarray(one * other, np.float32)
 
 
 def develop(

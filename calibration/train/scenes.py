@@ -16,7 +16,18 @@ SIDE = 512
 LEAVES = "dead-leaves"
 KINDS: tuple[str, ...] = (*specimen.NAMES, LEAVES)
 # Shares of a training set: textures in equal parts, a quarter of leaves, some of what holds little or nothing.
-SHARES: dict[str, float] = dict.fromkeys(specimen.TEXTURED, 0.12) | {LEAVES: 0.27, "sparse": 0.08, "flat": 0.05}
+SHARES: dict[str, float] = dict.fromkeys(specimen.TEXTURED, 0.09) | {
+    "fibres": 0.04,
+    "particles": 0.04,
+    "logic": 0.03,
+    "pillars": 0.03,
+    "manhattan": 0.02,
+    "tip-to-tip": 0.01,
+    "jogs": 0.01,
+    LEAVES: 0.24,
+    "sparse": 0.08,
+    "flat": 0.05,
+}
 LARGEST_SHRINK = 2.5
 
 
