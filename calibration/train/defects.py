@@ -8,10 +8,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from calibration.train import defects_data as data
 from calibration.train import export
+from calibration.train.cycle import short_multiplies
 from calibration.train.defects_data import Fields, Recipe
 from calibration.train.defects_describe import DEFECTS
 from calibration.train.defects_figures import (
@@ -50,7 +49,7 @@ def plan_for(minutes: float, *, seed: int) -> Plan:
         held_out=min(max(pictures // 8, FEWEST), HELD_OUT),
         epochs=EPOCHS,
         coarse_epochs=COARSE_EPOCHS,
-        short=bool(torch.cpu.get_capabilities().get("avx512_bf16", False)),
+        short=short_multiplies(),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.train import depth_data, export
+from calibration.train.cycle import short_multiplies
 from calibration.train.depth_data import HELD_OUT, TRAINING, TUNING, Fields
 from calibration.train.depth_describe import DEPTH
 from calibration.train.depth_figures import Intensity, by_kind, figures
@@ -33,7 +34,14 @@ def plan_for(minutes: float, *, seed: int) -> Plan:
     """A plan that two cores finish in about `minutes`."""
     pictures = max(int(PICTURES_PER_MINUTE * minutes), FEWEST)
     held_out = min(max(pictures // 7, FEWEST), HELD_OUT_PICTURES)
-    return Plan(seed=seed, pictures=pictures, held_out=held_out, epochs=EPOCHS, coarse_epochs=COARSE_EPOCHS)
+    return Plan(
+        seed=seed,
+        pictures=pictures,
+        held_out=held_out,
+        epochs=EPOCHS,
+        coarse_epochs=COARSE_EPOCHS,
+        short=short_multiplies(),
+    )
 
 
 def run(
