@@ -206,10 +206,10 @@ class VirtualMicroscope:
         if s.picture is not None:
             return specimen.from_image(s.picture, s.shape, seed=seed), None, (0, 0)
         size, home = (s.shape[0] + 2 * MARGIN, s.shape[1] + 2 * MARGIN), (MARGIN, MARGIN)
-        plane = specimen.make(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed)
         if not s.topography:
-            return plane, None, home
-        return plane, specimen.surface(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed).height_m, home
+            return specimen.make(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed), None, home
+        seen = specimen.surface(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed)
+        return specimen.shown(seen), seen.height_m, home
 
     def _dose(self, in_focus: NDArray[np.float32]) -> float:
         s = self.settings

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from calibration.twin import natural
+from calibration.twin import drawn, natural
 from calibration.twin.emission import Emission, render, sky_view
 from calibration.twin.patterns import PATTERNS
 from calibration.twin.roughness import field
@@ -60,6 +60,10 @@ DRAWN: dict[str, str] = {  # specimen to pattern
     "tip-to-tip": "tip_to_tip",
     "jogs": "jogs",
 }
+BY_HAND: dict[str, Callable[..., Field]] = {
+    "line-space": drawn.line_space,
+    "contact-holes": drawn.contact_holes,
+}
 GROWN: dict[str, Callable[..., Surface]] = {
     "tin-balls": natural.tin_balls,
     "grains": natural.grains,
@@ -72,10 +76,18 @@ GROWN: dict[str, Callable[..., Surface]] = {
 
 def make(name: str, shape: Shape, *, pixel_size_m: float, seed: int) -> Field:
     """The named specimen's emission (h, w), about 0.3 in the mean; the same seed gives the same bytes."""
-    if name == "flat":
-        return np.full(shape, FLAT_LEVEL, np.float32)
-    signal = lit(surface(name, shape, pixel_size_m=pixel_size_m, seed=seed))
-    return _exposed(signal, gain=_operators_gain(signal, least=RMS[0] if name in DRAWN else 0.0))
+    if name in BY_HAND:
+        rng = np.random.default_rng([seed, NAMES.index(name)])
+        return BY_HAND[name](shape, pixel_size_m=pixel_size_m, rng=rng)
+    return shown(surface(name, shape, pixel_size_m=pixel_size_m, seed=seed))
+
+
+def shown(seen: Surface) -> Field:
+    """(h, w) emission of a surface, as an operator would set gain and black level; about 0.3 in the mean."""
+    if seen.kind == "flat":
+        return np.full(seen.shape, FLAT_LEVEL, np.float32)
+    signal = lit(seen)
+    return _exposed(signal, gain=_operators_gain(signal, least=RMS[0] if seen.kind in DRAWN.values() else 0.0))
 
 
 def surface(name: str, shape: Shape, *, pixel_size_m: float, seed: int) -> Surface:
@@ -90,9 +102,9 @@ def surface(name: str, shape: Shape, *, pixel_size_m: float, seed: int) -> Surfa
     rng = np.random.default_rng([seed, NAMES.index(name)])
     if name in GROWN:
         return _levelled(GROWN[name](shape, pixel_size_m=pixel_size_m, rng=rng))
-    drawn: Sketch = PATTERNS[DRAWN[name]](shape, pixel_size_m=pixel_size_m, rng=rng, pitch_px=PITCH_PX)
+    layout: Sketch = PATTERNS[DRAWN[name]](shape, pixel_size_m=pixel_size_m, rng=rng, pitch_px=PITCH_PX)
     grain = field(shape, size_px=1.0, rng=rng) + 0.7 * field(shape, size_px=2.5, rng=rng)
-    return _levelled(surface_of(drawn.with_material(np.asarray(1.0 + GRAIN * grain, np.float32))))
+    return _levelled(surface_of(layout.with_material(np.asarray(1.0 + GRAIN * grain, np.float32))))
 
 
 def lit(seen: Surface) -> Field:
