@@ -115,11 +115,12 @@ def _row(seen: Specimen, recipe: Recipe, rng: np.random.Generator) -> Row:
     how = [contrast(each, look, field=shown, clean=bare) for each in seen.windows]
     tear = draw_tear(shown.shape, rng)
     taken = develop(
-        tear.torn(shown.height_m),
+        shown.height_m,
         look,
         pixel_size_m=shown.pixel_size_m,
-        sky=tear.torn(seen.sky),
-        material=None if shown.material is None else tear.torn(shown.material),
+        sky=seen.sky,
+        material=shown.material,
+        drift=tear.torn,
         rng=rng,
     )
     placed = [each.defect for each in seen.windows]

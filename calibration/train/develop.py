@@ -4,6 +4,7 @@ The constants are drawn from ranges: a model must not know the twin's own silico
 electron Monte Carlo of silicon at 1 keV asks for (`calibration.twin.emission.Emission`), WIDE holds it and much else.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import cv2
@@ -155,11 +156,14 @@ def develop(
     pixel_size_m: float,
     sky: Field,
     material: Field | None = None,
+    drift: Callable[[Field], Field] | None = None,
     rng: np.random.Generator,
 ) -> Developed:
-    """One exposure, digitised as a hand or a program would."""
-    signal = render(height_m, look.emission, pixel_size_m=pixel_size_m, sky=sky, material=material)
-    steady = np.asarray(np.maximum(shaded(disturb(probed(signal, look), rng), rng), 0.0), np.float32)
+    """One exposure, digitised as a hand or a program would. drift: what the scan does to the signal's rows."""
+    signal = probed(render(height_m, look.emission, pixel_size_m=pixel_size_m, sky=sky, material=material), look)
+    if drift is not None:
+        signal = drift(signal)  # of the picture, not of the heights: a tear has no walls
+    steady = np.asarray(np.maximum(shaded(disturb(signal, rng), rng), 0.0), np.float32)
     dose = look.electrons_per_pixel * look.detected
     counts = scan.expose(steady, electrons_per_pixel=dose, rng=rng, variance_factor=look.burst)
     counts, noise = lag(steady * np.float32(dose), counts - np.float32(dose) * steady, rng)

@@ -17,6 +17,7 @@ CALLED = {"lines": "line-space", "contacts": "contact-holes", "tip_to_tip": "tip
 PATTERNS = {CALLED.get(kind, kind): draw for kind, draw in patterns.PATTERNS.items()}
 DEFECTS = (0, 1, 2, 3, 4)  # drawn where the caller does not say how many
 PIXEL_M = (1.5e-9, 4e-9)  # as critical dimensions are inspected
+PITCH_PX = (14.0, 72.0)  # what the shipped defect model was trained on
 ELECTRONS = (30.0, 150.0)  # primaries a pixel
 VOLTAGE_V = (500.0, 1500.0)
 
@@ -59,18 +60,20 @@ def inspected_frame(pattern: str, shape: tuple[int, int], *, seed: int, defects:
     rng = np.random.default_rng(seed)
     pixel_size_m = _log_uniform(PIXEL_M, rng)
     look = inspection_look(rng, pixel_size_m=pixel_size_m)
-    clean = roughened(PATTERNS[pattern](shape, pixel_size_m=pixel_size_m, rng=rng), rng)
+    drawn_clean = PATTERNS[pattern](shape, pixel_size_m=pixel_size_m, rng=rng, pitch_px=PITCH_PX)
+    clean = roughened(drawn_clean, rng)
     clean, nuisances = troubled(clean, rng)
     count = int(rng.choice(DEFECTS)) if defects is None else defects
     drawn, found = _with_visible(clean, count, look, rng)
     tear = draw_tear(shape, rng)
     height_m, material = surface_m(drawn), drawn.material
     shown = develop(
-        tear.torn(height_m),
+        height_m,
         look,
         pixel_size_m=pixel_size_m,
-        sky=tear.torn(sky_view(height_m, pixel_size_m=pixel_size_m)),
-        material=None if material is None else tear.torn(material),
+        sky=sky_view(height_m, pixel_size_m=pixel_size_m),
+        material=material,
+        drift=tear.torn,
         rng=rng,
     )
     return InspectedFrame(
