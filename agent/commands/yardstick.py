@@ -32,7 +32,8 @@ def torch_readers(task: str, picture: Picture, *, cuda: bool) -> dict[str, Read]
     if cuda and not torch.cuda.is_available():
         return {}
     torch.set_num_threads(1)
-    whole_float32()
+    if cuda:
+        whole_float32()
     formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
     device = "cuda" if cuda else "cpu"
     told = torch.from_numpy(condition_of(task, picture))[None].to(device)
@@ -49,6 +50,7 @@ def whole_float32() -> None:
     if hasattr(torch.backends.cudnn, "conv"):
         torch.backends.cuda.matmul.fp32_precision = "ieee"
         torch.backends.cudnn.conv.fp32_precision = "ieee"
+        torch.backends.cudnn.rnn.fp32_precision = "ieee"  # whoever asks for both at once wants them alike
     else:  # before torch 2.9
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
