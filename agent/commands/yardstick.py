@@ -47,13 +47,9 @@ def whole_float32() -> None:
     """torch multiplies with ten bits of mantissa on a GPU unless it is told; our engines do not."""
     import torch
 
-    if hasattr(torch.backends.cudnn, "conv"):
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
-        torch.backends.cudnn.rnn.fp32_precision = "ieee"  # whoever asks for both at once wants them alike
-    else:  # before torch 2.9
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+    # torch 2.9 has newer names for these two; whoever uses them makes its exporter, which asks by the old, raise.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _eager(net: Any, picture: Picture, told: Any, form: Any) -> Read:

