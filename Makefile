@@ -3,7 +3,7 @@ RUN := .venv/run/bin
 DEV := .venv/dev/bin
 PIP_FLAGS := -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint soak bench schema clean
+.PHONY: demo test test-unit test-whole lint soak bench schema clean
 
 # The run-time install has no torch: `make demo` proves that it is enough.
 .venv/run/.stamp: pyproject.toml constraints.txt
@@ -26,8 +26,15 @@ lint: .venv/dev/.stamp
 	$(DEV)/mypy
 	$(DEV)/lint-imports
 
+# Each half uses one core.
 test: lint .venv/run/.stamp
-	$(DEV)/python -m pytest -q -m "not soak"
+	$(MAKE) --jobs 2 --output-sync=target test-unit test-whole
+
+test-unit:
+	$(DEV)/python -m pytest -q -m "not soak" tests/unit
+
+test-whole:
+	$(DEV)/python -m pytest -q -m "not soak" --ignore tests/unit tests
 
 soak: .venv/dev/.stamp
 	$(DEV)/python -m pytest -q -m soak -s

@@ -81,8 +81,8 @@ def test_the_end_of_a_child_is_told_in_one_sentence(fake: pytest.MonkeyPatch, fa
 
 def test_a_build_that_takes_too_long_is_stopped(fake: pytest.MonkeyPatch) -> None:
     fake.setenv("FAKE_TENSORRT", "hang")
-    with pytest.raises(BuildError, match="not built within 4 s and stopped; allow more with --timeout"):
-        build(MODEL, backend="tensorrt", recipe="fp32", shape=SHAPE, timeout_s=4.0)
+    with pytest.raises(BuildError, match="not built within 2 s and stopped; allow more with --timeout"):
+        build(MODEL, backend="tensorrt", recipe="fp32", shape=SHAPE, timeout_s=2.0)
     assert not children()
 
 

@@ -74,7 +74,10 @@ def test_reads_beside_a_running_agent_and_leaves_no_trace(state: Path) -> None:
 
 
 def test_follows_one_event_a_line(state: Path) -> None:
-    command = [sys.executable, "-c", "import typer; from agent.commands.events import events; typer.run(events)"]
+    # A shell that runs the tests in the background has them ignore interrupts, and children inherit that.
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    script += "import typer; from agent.commands.events import events; typer.run(events)"
+    command = [sys.executable, "-c", script]
     arguments = ["--state-dir", str(state), "--follow", "--json"]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None

@@ -16,7 +16,7 @@ from engines.golden import read_golden
 from engines.load import MODELS
 from engines.onnx import OnnxEngine
 
-FEW = 3
+FEW = 2
 
 
 def silent(stage: str, done: int, of: int) -> None:
@@ -33,6 +33,7 @@ def models(tmp_path: Path) -> Path:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(golden, "CROPS", FEW)
+    monkeypatch.setattr(golden, "PER_CROP", 3)
 
 
 @pytest.mark.usefixtures("few")

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -43,7 +44,7 @@ def test_without_a_device_it_ends_well_and_says_so(tmp_path: Path) -> None:
 
 
 class PlayedMaker(OnnxMaker):
-    """A GPU backend as the script sees it, on the CPU; the gate is asked about the shape alone."""
+    """A GPU backend as the script sees it, on the CPU; the gate is asked about a shape and few pictures."""
 
     precisions = ("fp32",)
 
@@ -59,7 +60,8 @@ class PlayedMaker(OnnxMaker):
         return None
 
     def judge(self, job: Job, golden: Golden) -> Report:
-        report = check(self.open(job).run, golden, precision=job.precision, shape=(192, 256))
+        few = replace(golden, image=golden.image[:4], condition=golden.condition[:4])
+        report = check(self.open(job).run, few, precision=job.precision, shape=(192, 256))
         passed = report.passed and job.manifest.name not in self.refused
         admit.keep_verdict(self._here, job.manifest, job.precision, report=report.json(), passed=passed)
         return msgspec.structs.replace(report, passed=passed)

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,16 @@ from engines.onnx import OnnxEngine
 from engines.parity import Report, check
 
 TASKS = ("autofocus", "depth", "defects")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Sets of eight crops, each drawn once; how fast a twin is does not matter here. The shipped sets stay whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(golden, "CROPS", 8)
+        patch.setitem(golden.DRAW, "autofocus", lru_cache(golden.autofocus_crops))
+        patch.setattr(variants, "TIMED_SHAPE", (192, 256))
+        yield
 
 
 @pytest.fixture(scope="module")

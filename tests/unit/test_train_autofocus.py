@@ -30,7 +30,7 @@ def at(z_h: float, a_h: float = 0.0) -> labels.Probe:
 
 @pytest.fixture(scope="module")
 def few() -> data.Samples:
-    return data.small(12, seed=5)
+    return data.small(8, seed=5)
 
 
 def silent(stage: str, done: int, of: int) -> None:
@@ -112,7 +112,7 @@ def test_learning_reduces_the_loss(few: data.Samples) -> None:
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(few: data.Samples, tmp_path: Path) -> None:
-    plan = learn.Plan(seed=3, samples=len(few), held_out=0, epochs=2, threads=1)
+    plan = learn.Plan(seed=3, samples=len(few), held_out=0, epochs=2, coarse_epochs=1, threads=1)
     straight = learn.train(few, plan, checkpoint=tmp_path / "straight.pt", progress=silent)
 
     def stop(stage: str, done: int, of: int) -> None:
@@ -153,7 +153,7 @@ def test_the_graph_says_what_torch_says_at_sizes_that_were_not_the_exports(
 
 
 def test_a_plan_becomes_a_package_that_loads_and_leaves_nothing_else(tmp_path: Path) -> None:
-    plan = learn.Plan(seed=2, samples=64, held_out=32, epochs=2, coarse_epochs=1, chunk=2)
+    plan = learn.Plan(seed=2, samples=32, held_out=16, epochs=2, coarse_epochs=1, chunk=2)
     written = autofocus.run(plan, out=tmp_path, command="a test", progress=silent)
     loaded = load("autofocus", models=tmp_path, backend="onnxruntime")
     assert loaded.manifest == written

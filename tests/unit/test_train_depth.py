@@ -1,5 +1,7 @@
 """The road from a relief to a depth package, driven for seconds: pictures, learning, resuming, export, figures."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,12 @@ import torch
 
 from calibration.networks.depth import UNIT_PX, DepthNet
 from calibration.train import depth, depth_data, depth_figures, depth_learn, export
-from calibration.train.depth_describe import DEPTH
 from calibration.train.develop import develop, draw_look
 from calibration.twin.emission import sky_view
 from calibration.twin.relief import RELIEFS
 from engines.depth import Depth
 from engines.load import load
+from engines.manifest import MODEL_FILE, Manifest
 from engines.onnx import OnnxEngine
 from engines.scene import CONDITION, Scene, condition, levels_of
 
@@ -67,6 +69,7 @@ def test_a_few_steps_lower_the_loss_and_a_checkpoint_goes_on_bit_for_bit(
     before = loss_of(DepthNet().train(), few)
     plan = depth_learn.Plan(seed=1, pictures=len(few), held_out=6, epochs=3, coarse_epochs=3)
     whole = depth_learn.train(few, plan, checkpoint=tmp_path / "whole.pt", progress=silent)
+    weights = {name: value.clone() for name, value in whole.state_dict().items()}  # before a look changes some
     assert loss_of(whole.train(), few) < before - 0.2
 
     def stopped(stage: str, done: int, of: int) -> None:
@@ -76,8 +79,7 @@ def test_a_few_steps_lower_the_loss_and_a_checkpoint_goes_on_bit_for_bit(
     with pytest.raises(KeyboardInterrupt):
         depth_learn.train(few, plan, checkpoint=tmp_path / "half.pt", progress=stopped)
     resumed = depth_learn.train(few, plan, checkpoint=tmp_path / "half.pt", progress=silent)
-    fresh = depth_learn.train(few, plan, checkpoint=tmp_path / "other.pt", progress=silent)
-    for name, value in fresh.state_dict().items():
+    for name, value in weights.items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
@@ -89,12 +91,41 @@ def loss_of(network: DepthNet, few: depth_data.Fields) -> float:
         return float(depth_learn.loss(network.raw(image, told), height))
 
 
-def test_the_exported_file_says_what_the_network_says_at_other_sizes(tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    network = DepthNet().eval()
-    network.widen(1.7)
-    export.to_onnx(network, tmp_path / "model.onnx", condition=CONDITION, outputs=DEPTH.output_names)
-    data = (tmp_path / "model.onnx").read_bytes()
+@dataclass(frozen=True)
+class Made:
+    """One whole run, the network that it exported, and the data it was judged by."""
+
+    folder: Path
+    manifest: Manifest
+    network: DepthNet
+    data: Path | None
+
+    @property
+    def model(self) -> bytes:
+        return (self.folder / "depth" / MODEL_FILE).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder, networks, write = tmp_path_factory.mktemp("made"), list[DepthNet](), export.to_onnx
+
+    def listening(network: DepthNet, path: Path, *, condition: int, outputs: tuple[str, ...]) -> None:
+        networks.append(network)
+        write(network, path, condition=condition, outputs=outputs)
+
+    plan = depth_learn.Plan(seed=2, pictures=6, held_out=6, epochs=1, coarse_epochs=1)
+    data = few_scenes(tmp_path_factory.mktemp("data"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "to_onnx", listening)
+        patch.setattr(depth_learn, "BATCH", 6)
+        patch.setattr(depth_data, "PER_CHUNK", 2)
+        written = depth.run(plan, out=folder, command="test", progress=silent, outside_data=data)
+    (network,) = networks
+    return Made(folder, written, network, data)
+
+
+def test_the_exported_file_says_what_the_network_says_at_other_sizes(made: Made) -> None:
+    network, data = made.network, made.model
     assert len(data) < 5_000_000
     engine = OnnxEngine(data, threads=1)
     for shape in ((32, 32), (160, 96), (256, 384)):
@@ -130,24 +161,31 @@ def test_figures_of_a_perfect_and_of_a_flat_answer(few: depth_data.Fields) -> No
     assert flat["median_rmse_of_spread"] > 1.0
 
 
-def test_a_whole_run_leaves_a_package_that_loads_and_tells_what_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(depth_learn, "BATCH", 6)
-    monkeypatch.setattr(depth_data, "PER_CHUNK", 2)
-    plan = depth_learn.Plan(seed=2, pictures=12, held_out=12, epochs=1, coarse_epochs=1)
-    data = SHARED if SHARED.exists() else None
-    written = depth.run(plan, out=tmp_path, command="test", progress=silent, outside_data=data)
+def test_a_whole_run_leaves_a_package_that_loads_and_tells_what_it_is(made: Made) -> None:
+    written = made.manifest
     assert set(written.metrics) >= {"held_out", "baseline_intensity", "baseline_constant", "correlation_by_kind"}
-    assert ("montecarlo_all" in written.metrics) == (data is not None)
-    assert not (tmp_path / "depth.work").exists()
-    model = Depth(load("depth", models=tmp_path))
+    assert ("montecarlo_all" in written.metrics) == (made.data is not None)
+    assert not (made.folder / "depth.work").exists()
+    model = Depth(load("depth", models=made.folder))
     image = np.random.default_rng(1).integers(0, 255, (96, 128)).astype(np.uint8)
     read = model.read(image, Scene(pixel_size_m=2e-9))
     assert read is not None
     assert read.height_m.shape == read.scale_m.shape == (96, 128)
     assert (read.scale_m > 0).all()
     assert model.read(image, Scene()) is None  # heights are read in pixels: without their size they are no lengths
+
+
+def few_scenes(folder: Path) -> Path | None:
+    """A data folder with three of the Monte Carlo scenes: what is asked here is whether they are read at all."""
+    whole, few = SHARED / "montecarlo", folder / "montecarlo"
+    if not whole.exists():
+        return None
+    few.mkdir(parents=True)
+    scenes = json.loads((whole / "scenes.json").read_text())[::20]
+    (few / "scenes.json").write_text(json.dumps(scenes))
+    for file in (f"{scene['name']}_{end}" for scene in scenes for end in ("SE.png", "height_px_nm.npy")):
+        (few / file).symlink_to(whole / file)
+    return folder
 
 
 def test_heights_scale_with_the_pixel_size_that_is_told() -> None:
