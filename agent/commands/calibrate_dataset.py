@@ -4,7 +4,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from agent.commands.outputs import save
+from agent.commands.specimens import NM, ScaleOption, layout_files, load_profile
 from agent.errors import BeamsideError, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from calibration.dataset.outside import Picture
     from calibration.dataset.plan import Order
     from calibration.dataset.read import Found
+    from calibration.dataset.rows_given import Given
 
 QUIET_S = 2.0  # what is done within it needs no bar
 MOST_WORKERS = 64
@@ -39,6 +41,20 @@ HoldOut = Annotated[
 ]
 MonteCarlo = Annotated[Path | None, typer.Option(help="Folder with scenes.json: split other-simulator.")]
 Real = Annotated[list[Path] | None, typer.Option(help="Folder or image of real frames: split real; may be repeated.")]
+Layouts = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="depth: layouts to print instead of the twin's own, each a family: a folder, a file or a pattern "
+        "(DIR/*/mask.png) of GDSII, OASIS or binary pictures; may be repeated."
+    ),
+]
+Profile = Annotated[
+    Path | None,
+    typer.Option(
+        help="depth: a tool's profile by `calibrate twin`: its emission, noise, charging, and its probe where the "
+        "frames told it."
+    ),
+]
 Verify = Annotated[Path | None, typer.Option(help="Check every checksum of this dataset; make nothing.")]
 Sheet = Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) of examples with their truth.")]
 
@@ -52,6 +68,9 @@ def dataset(
     hold_out: HoldOut = None,
     montecarlo: MonteCarlo = None,
     real: Real = None,
+    layouts: Layouts = None,
+    layout_scale_nm: ScaleOption = None,
+    profile: Profile = None,
     workers: Annotated[int, typer.Option(help="Processes that draw, one thread each.")] = 2,
     force: Annotated[bool, typer.Option("--force", help="Replace another dataset in the folder.")] = False,
     verify: Verify = None,
@@ -67,6 +86,7 @@ def dataset(
             return
         order = _order(task, count, seed=seed, splits=split or [], held_out=hold_out or [])
         _check_workers(workers)
+        order = replace(order, given=_given(layouts or [], layout_scale_nm, profile))
         folder = out or Path("out/datasets") / f"{task}-{seed}"
         _make(order, folder, _Way(workers, force, montecarlo, tuple(real or ())), sheet=sheet, as_json=as_json)
     except OrderError as error:
@@ -93,6 +113,26 @@ def _order(task: str, count: int, *, seed: int, splits: list[str], held_out: lis
     return Order(task, count, seed, tuple(splits), tuple(held_out))
 
 
+def _given(layouts: list[str], scale_nm: float | None, profile: Path | None) -> "Given | None":
+    """Layouts and profile; None: neither."""
+    if scale_nm is not None and not layouts:
+        raise UsageError("--layout-scale-nm: of which layouts? give their files with --layouts")
+    if not layouts and profile is None:
+        return None
+    from calibration.dataset.rows_given import Given, check, named
+    from calibration.twin.cad import Layout, is_cad
+
+    scale_m = None if scale_nm is None else scale_nm * NM
+    paths = tuple(path for each in layouts for path in layout_files(each))
+    bare = next((path for path in paths if scale_m is None and not is_cad(path)), None)
+    if bare is not None:
+        raise UsageError(f"--layouts {bare}: a picture has no scale; give --layout-scale-nm (nanometres a pixel)")
+    families = tuple((name, Layout(path, None if is_cad(path) else scale_m)) for name, path in named(paths))
+    given = Given(families, None if profile is None else load_profile(profile))
+    check(given)
+    return given
+
+
 def _check_workers(workers: int) -> None:
     if not 1 <= workers <= MOST_WORKERS:
         raise UsageError(f"--workers {workers}: give 1 to {MOST_WORKERS}, about as many as there are cores")
@@ -110,7 +150,8 @@ def _make(order: "Order", folder: Path, way: _Way, *, sheet: Path | None, as_jso
         _say(_account(built, folder))
         return
     _table(built.index)
-    Console().print(_words(built, folder, way.workers), soft_wrap=True, highlight=False)
+    for line in (_words(built, folder, way.workers), *_missing(built)):
+        Console().print(line, soft_wrap=True, highlight=False)
 
 
 # --- frames from outside ---
@@ -190,6 +231,7 @@ def _account(built: "Built", folder: Path) -> dict[str, object]:
         "crops_per_hour": _rate(built.frames_made, built.wall_s),
         "crops_per_core_hour": _rate(built.frames_made, built.cpu_s),
         "splits": {split.name: split.frames for split in held.splits},
+        "left_out": {each.split: each.why for each in held.left_out},
     }
 
 
@@ -205,6 +247,12 @@ def _words(built: "Built", folder: Path, workers: int) -> str:
     hourly, core = _rate(built.frames_made, built.wall_s), _rate(built.frames_made, built.cpu_s)
     many = "1 worker" if workers == 1 else f"{workers} workers"
     return f"{told}; {hourly:,} crops an hour with {many}, {core:,} an hour of one core's own time"
+
+
+def _missing(built: "Built") -> Iterator[str]:
+    """A set that is not there must not be missed only when it is needed."""
+    for each in built.index.left_out:
+        yield f"no {each.split}: {each.why}"
 
 
 def _many(frames: int) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from agent.commands.evaluate_blur import blur
 from agent.errors import BeamsideError, UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from calibration.twin.emission import Emission
 
 app = typer.Typer(help="Score tables, baselines side by side.", no_args_is_help=True)
+app.command()(blur)
 
 LEAST_FANO, MOST_FANO = 0.0, 100.0
 SHIPPED = "silicon at 1 keV, as shipped"
@@ -71,13 +73,13 @@ def twin(
     """Render scenes of a Monte Carlo from their heights; only gain and offset are fitted. Exit 1: a scene failed."""
     if not LEAST_FANO <= fano <= MOST_FANO:  # a NaN fails too
         raise UsageError(f"--fano {fano:g}: give a number from {LEAST_FANO:g} to {MOST_FANO:g}; 0 takes no noise off")
-    how, listed = _emission(profile), _listed(scenes)
+    (how, frames), listed = _emission(profile), _listed(scenes)
     for folder, option in ((render_dir, "--render-dir"), (report, "--report")):
         if folder is not None:
             _make(folder, option)
     page = None if report is None else _page(report)
     rows: list[Row | Unread] = []
-    for each in _followed(listed):
+    for each in _followed(_split(listed, frames)):
         compared = _compared(scenes, each, how, fano=fano)
         rows.append(_kept(compared, render_dir, page))
     account = _account(scenes, profile, fano, listed=listed, rows=rows)
@@ -89,14 +91,16 @@ def twin(
         raise typer.Exit(1)
 
 
-def _emission(profile: Path | None) -> "Emission":
+def _emission(profile: Path | None) -> "tuple[Emission, list[str] | None]":
+    """The constants, and the frames they were fitted to; None: the shipped ones."""
     from calibration.twin.emission import SILICON_1KEV
     from calibration.twin.profile import ProfileError, load
 
     if profile is None:
-        return SILICON_1KEV
+        return SILICON_1KEV, None
     try:
-        return load(profile).emission
+        read = load(profile)
+        return read.emission, [frame.name for frame in read.frames]
     except ProfileError as error:
         raise UsageError(f"--profile {error}") from error
 
@@ -108,6 +112,12 @@ def _listed(folder: Path) -> "list[Scene | Unread]":
         return listed(folder)
     except SceneError as error:
         raise UsageError(str(error)) from error
+
+
+def _split(scenes: "list[Scene | Unread]", frames: list[str] | None) -> "list[Scene | Unread]":
+    from calibration.evaluate.twin_split import split
+
+    return split(scenes, frames)
 
 
 def _compared(folder: Path, scene: "Scene | Unread", how: "Emission", *, fano: float) -> "Comparison | Unread":
@@ -231,7 +241,9 @@ def _tell(account: Account, *, as_json: bool) -> None:
 
 def _kinds(summary: "Summary") -> Table:
     table = Table("NRMSE, %", "n", "median", "quartiles", box=SIMPLE_HEAD)
-    for name, spread in {"all": summary.nrmse, **summary.by_kind}.items():
+    split = {"fitted to": summary.fitted, "never seen by the fit": summary.unfitted}
+    known = {name: spread for name, spread in split.items() if spread is not None}
+    for name, spread in {"all": summary.nrmse, **known, **summary.by_kind}.items():
         quartiles = f"{_percent(spread.lower_quartile)} to {_percent(spread.upper_quartile)}"
         table.add_row(name, str(spread.n), _percent(spread.median), quartiles)
     table.add_row("all, without offset", str(summary.nrmse.n), _percent(summary.median_nrmse_gain_only), "")

@@ -109,7 +109,8 @@ def _cards(summary: "Summary") -> list[tuple[str, str]]:
 
 
 def _kinds(summary: "Summary") -> str:
-    spreads = {"all": summary.nrmse, **summary.by_kind}
+    split = {"fitted to": summary.fitted, "never seen by the fit": summary.unfitted}
+    spreads = {"all": summary.nrmse, **{k: s for k, s in split.items() if s is not None}, **summary.by_kind}
     rows = [
         [words(name), words(s.n), _percent(s.median), f"{_percent(s.lower_quartile)} – {_percent(s.upper_quartile)}"]
         for name, s in spreads.items()

@@ -23,8 +23,8 @@ from calibration.dataset.errors import DatasetError
 from calibration.dataset.index import Column, Index, Shard, Split
 from calibration.dataset.outside import Frame
 from calibration.dataset.plan import Order, Piece
+from calibration.dataset.rows_given import Given
 from calibration.dataset.shards import Arrays
-from calibration.dataset.sources import TASKS
 from calibration.dataset.splits import OUTSIDE
 from calibration.dataset.workers import pool
 from calibration.twin.nuisances import NUISANCES
@@ -65,10 +65,11 @@ def build(
             there = _there(folder, identity, force)
             foreign = _write_outside(folder, outside or {})
             asked = (*drawn, *(split for split, _ in foreign))
-            begun = Index(identity, 0, False, CLASSES, plan.together(there, asked), (), NUISANCES)
+            held = plan.together(there, asked)
+            begun = Index(identity, 0, False, CLASSES, held, (), NUISANCES, plan.left_out(order, held, there))
             from_outside = [each for _, some in foreign for each in some]
             index.write(folder, _counted(begun, there, from_outside))
-            made = _draw(folder, begun, workers, progress) + from_outside
+            made = _draw(folder, begun, _Way(workers, progress, order.given)) + from_outside
             done = _finished(folder, begun, there, made)
             index.write(folder, done)
     except OSError as error:
@@ -134,17 +135,24 @@ def _told(error: OSError, folder: Path) -> str:
 # --- shards ---
 
 
-def _draw(folder: Path, begun: Index, workers: int, progress: Progress) -> list[Made]:
+@dataclass(frozen=True)
+class _Way:
+    workers: int
+    progress: Progress
+    given: Given | None
+
+
+def _draw(folder: Path, begun: Index, way: _Way) -> list[Made]:
     """Every shard of the drawn splits, in their order; those that stand are only checked."""
     drawn = [split for split in begun.splits if split.name not in OUTSIDE]
-    pieces = [piece for split in drawn for piece in plan.pieces(begun.identity, split)]
+    pieces = [piece for split in drawn for piece in plan.pieces(begun.identity, split, way.given)]
     whole = sum(piece.frames for piece in pieces)
     made: dict[str, Made] = {}
     for split in drawn:
         (folder / split.name).mkdir(exist_ok=True)
-    for each in _each(pieces, folder, workers):
+    for each in _each(pieces, folder, way.workers):
         made[each.shard.file] = each
-        progress(sum(one.shard.frames for one in made.values()), whole)
+        way.progress(sum(one.shard.frames for one in made.values()), whole)
     return [made[piece.file] for piece in pieces]
 
 
@@ -189,8 +197,7 @@ def filled(piece: Piece) -> Arrays:
 
 
 def _made(path: Path, rows: Arrays, piece: Piece, cpu_s: float = 0.0) -> Made:
-    kinds = TASKS[piece.source.task].kinds
-    shard = described(path, rows, split=piece.source.split, kinds=kinds)
+    shard = described(path, rows, split=piece.source.split, kinds=piece.source.kinds)
     return Made(shard, columns.columns_of(rows), cpu_s)
 
 

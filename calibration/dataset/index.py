@@ -8,7 +8,7 @@ from calibration.dataset.errors import DatasetError
 from calibration.dataset.shards import place
 
 INDEX = "dataset.json"
-FORMAT = 1
+FORMAT = 2  # 2: the exact probe beside autofocus frames, the exact pixel size beside defects
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +40,13 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: tuple[Column, ...] = ()
 
 
+class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A split that was asked for and is empty."""
+
+    split: str
+    why: str
+
+
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What must agree before shards may stand beside each other."""
 
@@ -49,6 +56,7 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     held_out: tuple[str, ...]  # families that train, tune and test do not have
     frames_per_shard: int
     format: int = FORMAT
+    given: str = ""  # hash of the layouts and the profile it was made with; empty: none
 
 
 class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +67,7 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     splits: tuple[Split, ...]
     shards: tuple[Shard, ...]
     nuisances: tuple[str, ...] = ()  # the column `nuisance` counts from 0 in here
+    left_out: tuple[LeftOut, ...] = ()  # splits that were asked for and that no frame fell to
 
     def split(self, name: str) -> Split:
         """Raises DatasetError for a split that is not there."""

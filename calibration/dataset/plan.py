@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from calibration.dataset import sources
 from calibration.dataset.errors import OrderError
-from calibration.dataset.index import Identity, Index, Split
+from calibration.dataset.index import Identity, Index, LeftOut, Split
+from calibration.dataset.rows_given import Given
 from calibration.dataset.sources import TASKS, Source
-from calibration.dataset.splits import DRAWN, LARGEST_SEED, chosen, shared_out
+from calibration.dataset.splits import DRAWN, LARGEST_SEED, chosen, least_count, shared_out
 
 FRAMES_PER_SHARD = 240  # whole geometries of every task; half a minute's work at most is lost to an interruption
 INDICES_PER_SHARD = 1_000_000  # of geometries, that a shard may try: many are passed over where a family is held out
@@ -22,6 +23,7 @@ class Order:
     splits: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     frames_per_shard: int = FRAMES_PER_SHARD
+    given: Given | None = None  # layouts and a profile
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,18 @@ def identity_of(order: Order) -> Identity:
         raise OrderError(f"a count of {order.count} is no dataset; ask for at least one frame")
     if not 0 <= order.seed < LARGEST_SEED:
         raise OrderError(f"seed {order.seed} is out of range; give one of 0 to {LARGEST_SEED - 1}")
+    if order.given is not None and order.task != "depth":
+        raise OrderError(f"layouts and profiles are for depth; frames for {order.task} are drawn without them")
     held_out = tuple(sorted(set(order.held_out)))
-    sources.check_held_out(order.task, held_out)
-    generator = sources.generator(order.task)
-    return Identity(order.task, order.seed, generator, held_out, order.frames_per_shard)
+    sources.check_held_out(order.task, held_out, order.given)
+    generator = sources.generator(order.task, order.given)
+    given = "" if order.given is None else order.given.told
+    return Identity(order.task, order.seed, generator, held_out, order.frames_per_shard, given=given)
 
 
 def splits_of(order: Order) -> tuple[Split, ...]:
     """The splits that this order fills, with their frames."""
-    lacking = TASKS[order.task].lacks
-    names = tuple(name for name in chosen(order.splits, held_out=bool(order.held_out)) if name not in lacking)
-    refused = [name for name in order.splits if name in lacking]
-    if refused:
-        raise OrderError(f"{order.task} has no {refused[0]}: its generator cannot draw it")
+    names = chosen(order.splits, held_out=bool(order.held_out))
     planned = shared_out(order.count, names) if names else {}
     return tuple(
         Split(
@@ -69,15 +70,24 @@ def splits_of(order: Order) -> tuple[Split, ...]:
             purpose=DRAWN[name].purpose,
             generator_seed=Source(order.task, name, order.seed).generator_seed,
             frames=frames,
-            kinds=TASKS[order.task].kinds,
+            kinds=sources.kinds_of(order.task, order.given),
         )
         for name, frames in planned.items()
     )
 
 
-def pieces(identity: Identity, split: Split) -> list[Piece]:
+def left_out(order: Order, held: tuple[Split, ...], there: Index | None) -> tuple[LeftOut, ...]:
+    """Splits that were asked for, now or by an earlier order of this folder, and that no frame fell to."""
+    names = chosen(order.splits, held_out=bool(order.held_out))
+    why = f"no frame of {order.count} fell to it; a count of {least_count(names)} gives each split one"
+    told = {each.split: each.why for each in (there.left_out if there else ())} | dict.fromkeys(names, why)
+    have = {split.name for split in held}
+    return tuple(LeftOut(name, told[name]) for name in DRAWN if name in told and name not in have)
+
+
+def pieces(identity: Identity, split: Split, given: Given | None = None) -> list[Piece]:
     """The shards of one split, the last as long as what is left."""
-    source = Source(identity.task, split.name, identity.seed, identity.held_out)
+    source = Source(identity.task, split.name, identity.seed, identity.held_out, given)
     starts = range(0, split.frames, identity.frames_per_shard)
     return [
         Piece(source, number, min(identity.frames_per_shard, split.frames - start))
@@ -92,6 +102,8 @@ def differs(there: Identity, asked: Identity) -> str:
         one, other = getattr(there, field), getattr(asked, field)
         if one != other:
             return f"its {name} is {_said(one)}, not {_said(other)}"
+    if there.given != asked.given:
+        return "it was made with other layouts, scales or another profile, or without"
     if (there.generator, there.format) != (asked.generator, asked.format):
         return f"it was drawn by another version of the generator ({there.generator}, now {asked.generator})"
     return ""

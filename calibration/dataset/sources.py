@@ -8,18 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.dataset import shifted, splits
+from calibration.dataset import rows_autofocus, rows_defects, rows_depth, rows_given, splits
 from calibration.dataset.errors import OrderError
+from calibration.dataset.rows_given import Given
 from calibration.dataset.shards import Arrays
 from calibration.dataset.splits import DRAWN, FAMILY, Shift
 from calibration.dataset.version import version
-from calibration.train import data, defects_data, depth_data, scenes
-from engines.autofocus import NEUTRAL_PIXEL_M
-from engines.scene import NEUTRAL_PIXEL_M as NEUTRAL_SCENE_M
+from calibration.train import defects_data, depth_data, scenes
 
 EMPTY = "empty"  # pictures of nothing at all
-STRETCH = 1.5  # of a layout for defects: beyond the widest pitch that is drawn
-UNPATTERNED = ("plain", "relief", "natural", EMPTY)  # kinds of the defects' generator that have no pitch to shift
 
 Make = Callable[[int, int, Shift], Arrays]  # index, generator seed
 
@@ -29,7 +26,6 @@ class Task:
     make: Make
     kinds: tuple[str, ...]  # layout families, by the column `kind`
     modules: tuple[str, ...]  # what draws
-    lacks: tuple[str, ...] = ()  # splits that the generator cannot draw
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,11 @@ class Source:
     split: str
     seed: int  # of the dataset
     held_out: tuple[str, ...] = ()
+    given: Given | None = None  # layouts and a profile; for depth
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return kinds_of(self.task, self.given)
 
     @property
     def generator_seed(self) -> int:
@@ -47,22 +48,31 @@ class Source:
 
     def rows(self, index: int) -> Arrays | None:
         """The frames of one geometry; None: its family is not for this split."""
-        task = TASKS[self.task]
-        made = task.make(index, self.generator_seed, DRAWN[self.split].shift)
-        if (_family(made, task.kinds) in self.held_out) != (self.split == FAMILY) and self.held_out:
+        shift = DRAWN[self.split].shift
+        if self.given is None:
+            made = TASKS[self.task].make(index, self.generator_seed, shift)
+        else:
+            made = rows_given.rows(self.given, index, self.generator_seed, shift)
+        if (_family(made, self.kinds) in self.held_out) != (self.split == FAMILY) and self.held_out:
             return None
         geometry = np.full((len(made["image"]), 2), (self.generator_seed, index), np.int64)
         return made | {"geometry": geometry}
 
 
-def generator(task: str) -> str:
+def kinds_of(task: str, given: Given | None) -> tuple[str, ...]:
+    """Layout families: the task's own, or a user's layouts."""
+    return TASKS[task].kinds if given is None else given.kinds
+
+
+def generator(task: str, given: Given | None = None) -> str:
     """Hash of what draws a task's frames."""
-    return version((*TASKS[task].modules, "calibration.dataset.sources", "calibration.dataset.shifted"))
+    also = () if given is None else ("calibration.dataset.rows_given",)
+    return version((*TASKS[task].modules, *also, "calibration.dataset.splits", "calibration.dataset.shifted"))
 
 
-def check_held_out(task: str, families: tuple[str, ...]) -> None:
+def check_held_out(task: str, families: tuple[str, ...], given: Given | None = None) -> None:
     """Raises OrderError for a family that the task does not have, or where none would be left."""
-    known = [name for name in TASKS[task].kinds if name != EMPTY]
+    known = [name for name in kinds_of(task, given) if name != EMPTY]
     for name in families:
         if name not in known:
             raise OrderError(f"{task} has no layout family {name!r} to hold out; it has {', '.join(known)}")
@@ -76,45 +86,8 @@ def _family(rows: Arrays, kinds: tuple[str, ...]) -> str:
     return next((name for name in names if name != EMPTY), EMPTY)
 
 
-def _autofocus(index: int, seed: int, shift: Shift) -> Arrays:
-    if shift in (splits.NONE, Shift(charging=True)):
-        rows = data.samples_of(index, seed=seed)
-    else:
-        rows = shifted.autofocus_rows(index, seed=seed, shift=shift)
-    rows = {"blur_px": np.exp(rows["log_blur"])} | rows
-    # The autofocus model is always told the pixel size here: log10 of it over the neutral one.
-    size_m = NEUTRAL_PIXEL_M * 10.0 ** rows["condition"][:, 0].astype(np.float64)
-    return _charged({"pixel_size_m": size_m.astype(np.float32)} | rows, index, seed, shift)
-
-
-def _depth(index: int, seed: int, shift: Shift) -> Arrays:
-    if shift in (splits.NONE, Shift(charging=True)):
-        rows = depth_data.fields_of(index, seed=seed)
-    else:
-        rows = shifted.depth_rows(index, seed=seed, shift=shift)
-    return _charged(rows, index, seed, shift)
-
-
-def _defects(index: int, seed: int, shift: Shift) -> Arrays:
-    kinds = (
-        tuple(name for name in defects_data.KINDS if name not in UNPATTERNED) if shift.stretch else defects_data.KINDS
-    )
-    recipe = defects_data.Recipe(
-        seed, kinds=kinds, dose=0.5 if shift.half_dose else 1.0, stretch=STRETCH if shift.stretch else 1.0, maps=True
-    )
-    rows = defects_data.fields_of(index, recipe=recipe)
-    told = rows["condition"][:, 3] > 0.5  # one header in seven leaves the pixel size out
-    size_m = NEUTRAL_SCENE_M * 10.0 ** rows["condition"][:, 2].astype(np.float64)
-    rows = {"pixel_size_m": np.where(told, size_m, np.nan).astype(np.float32)} | rows
-    return _charged(rows, index, seed, shift)
-
-
-def _charged(rows: Arrays, index: int, seed: int, shift: Shift) -> Arrays:
-    return shifted.charged(rows, np.random.default_rng([seed, index, 2])) if shift.charging else rows
-
-
 TASKS: dict[str, Task] = {
-    "autofocus": Task(_autofocus, (*scenes.KINDS, EMPTY), ("calibration.train.data",)),
-    "depth": Task(_depth, depth_data.KINDS, ("calibration.train.depth_data",)),
-    "defects": Task(_defects, defects_data.KINDS, ("calibration.train.defects_data",), ("shifted-unseen-material",)),
+    "autofocus": Task(rows_autofocus.rows, (*scenes.KINDS, EMPTY), ("calibration.dataset.rows_autofocus",)),
+    "depth": Task(rows_depth.rows, depth_data.KINDS, ("calibration.dataset.rows_depth",)),
+    "defects": Task(rows_defects.rows, defects_data.KINDS, ("calibration.dataset.rows_defects",)),
 }

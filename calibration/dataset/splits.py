@@ -1,5 +1,6 @@
 """Who may see what: the splits, their shares, and seeds that never give two of them the same geometry."""
 
+import math
 from dataclasses import dataclass
 
 from calibration.dataset.errors import OrderError
@@ -67,11 +68,21 @@ def chosen(names: tuple[str, ...], *, held_out: bool) -> tuple[str, ...]:
     return tuple(name for name in DRAWN if name in wanted)
 
 
+def least_count(names: tuple[str, ...]) -> int:
+    """Of frames, so that each of these splits has one."""
+    weights = _weights(names).values()
+    return max(len(weights), math.ceil(round(sum(weights) / min(weights), 6))) if weights else 0
+
+
 def shared_out(count: int, names: tuple[str, ...]) -> dict[str, int]:
     """Frames by split, `count` in all: by their shares, the largest remainders rounded up."""
-    weights = {name: DRAWN[name].share or DRAWN["test"].share for name in names}
+    weights = _weights(names)
     exact = {name: count * weight / sum(weights.values()) for name, weight in weights.items()}
     frames = {name: int(share) for name, share in exact.items()}
     for name in sorted(names, key=lambda name: frames[name] - exact[name])[: count - sum(frames.values())]:
         frames[name] += 1
     return {name: number for name, number in frames.items() if number}
+
+
+def _weights(names: tuple[str, ...]) -> dict[str, float]:
+    return {name: DRAWN[name].share or DRAWN["test"].share for name in names}

@@ -38,6 +38,7 @@ class Scene:
     probe_angle_deg: float  # of the major axis, from +x towards +y, y down
     series: str | None = None
     repeat_of: str | None = None  # the same sample, other electrons
+    fitted: bool | None = None  # were the constants fitted to it? None: nobody says
 
     @property
     def kind(self) -> str:
@@ -155,7 +156,11 @@ def _scene(name: str, entry: dict[str, Any]) -> Scene:
         angle = 0.0  # a round probe has none
     series, repeat_of = (_text(entry.get(key)) for key in ("series", "repeat_of"))
     group = _text(entry.get("group")) or "other"
-    return Scene(name, group, pixel_size_m, (major, minor), _number("probe_angle_deg", angle), series, repeat_of)
+    fitted = entry.get("fitted")
+    if not (fitted is None or isinstance(fitted, bool)):
+        raise SceneError(f"fitted = {fitted!r}; expected true or false, or nothing")
+    axes = (major, minor)
+    return Scene(name, group, pixel_size_m, axes, _number("probe_angle_deg", angle), series, repeat_of, fitted)
 
 
 def _number(field: str, value: Any) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from calibration.evaluate.scenes import Recording, Scene, SceneError, load
 from calibration.evaluate.twin_edges import EdgePeaks, Profile, compared, profile, walls_of
-from calibration.evaluate.twin_error import FANO, Baselines, Error, Fit, baselines, error_of, fitted, scaled
+from calibration.evaluate.twin_error import FANO, Baselines, Error, Fit, baselines, check_fit, error_of, fitted, scaled
 from calibration.evaluate.twin_floors import Floor, Pictures, floors
 from calibration.evaluate.twin_render import rendered
 from calibration.evaluate.twin_spectrum import Spectrum, spectrum
@@ -53,17 +53,19 @@ class Row:
     floors: tuple[Floor, ...]
     spectrum_db: float | None
     baselines: Baselines
+    fitted: bool | None = None  # were the constants fitted to this scene? None: nobody says
 
 
 def compare(recording: Recording, how: Emission, fano: float = FANO) -> Comparison:
-    """fano: variance over mean of the counts, which noise leaves on flat ground."""
+    """fano: variance over mean of the counts, which noise leaves on flat ground. Raises SceneError as `judged`."""
     return judged(recording, rendered(recording, how), fano)
 
 
 def judged(recording: Recording, render: Field, fano: float = FANO) -> Comparison:
-    """render: (h, w) in any unit that is linear in yield."""
+    """render: (h, w) in any unit that is linear in yield. Raises SceneError for a render that is not of this scene."""
     counts, pixel_size_m = recording.counts, recording.scene.pixel_size_m
     fit = fitted(render, counts)
+    check_fit(fit, recording, render, fano)
     twin = fit.apply(render)
     pictures = Pictures(twin, counts, np.asarray(recording.height_m / pixel_size_m, np.float32))
     walls = walls_of(pictures.height_px)
@@ -100,6 +102,7 @@ def row(compared: Comparison) -> Row:
         floors=compared.floors,
         spectrum_db=compared.spectrum.db,
         baselines=compared.baselines,
+        fitted=scene.fitted,
     )
 
 

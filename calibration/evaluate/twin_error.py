@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.evaluate.scenes import Recording
+from calibration.evaluate.scenes import Recording, SceneError
 
 Field = NDArray[np.float32]
 Plane = NDArray[np.float64]
@@ -18,7 +18,8 @@ BOX_PX = 5  # a side: averages 25 pixels, finer than any defect that counts
 SQUARES = (1.0 + 2.0 * sum((1.0 - k / BOX_PX) ** 2 for k in range(1, BOX_PX))) ** 2
 SUM = float(BOX_PX**2)
 SMOOTH_PX = 2.0  # of the gradient baseline: about what an edge's light spreads
-FLAT = 1e-12  # relative spread of a render below which gain means nothing
+FLAT = 1e-6  # relative spread of a render below which it is the rounding of float32, and gain means nothing
+BY_CHANCE = 3.0  # sigma: a gain must be larger, or noise alone may have made it
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,26 @@ def fitted(render: Field, counts: Field) -> Fit:
         return Fit(0.0, float(m.mean()))
     gain = float(np.mean(spread * m)) / power
     return Fit(gain, float(m.mean()) - gain * float(t.mean()))
+
+
+def check_fit(fit: Fit, recording: Recording, render: Field, fano: float = FANO) -> None:
+    """Raises SceneError where gain and offset hide that the render shows nothing of the scene, or its negative."""
+    if float(np.ptp(recording.height_m)) == 0.0:
+        raise SceneError(f"heights: every pixel is {recording.height_m.flat[0]:g} m; level ground is no test of a twin")
+    if not np.isfinite([fit.gain, fit.offset]).all():
+        raise SceneError(f"fit: gain {fit.gain:g}, offset {fit.offset:g}; the render is not finite")
+    if fit.gain == 0.0:
+        raise SceneError("fit: the render has one level everywhere and the picture has not; nothing was compared")
+    sigma = gain_sigma(render, recording.counts, fano)
+    if fit.gain <= BY_CHANCE * sigma:
+        why = "the render is the picture's negative" if fit.gain < -BY_CHANCE * sigma else "no likeness beyond chance"
+        raise SceneError(f"fit: gain {fit.gain:.3g} +- {sigma:.1g} counts; {why}: no score can be told")
+
+
+def gain_sigma(render: Field, counts: Field, fano: float) -> float:
+    """Of the fitted gain, by chance of the electrons alone; render not flat."""
+    power = float(render.astype(np.float64).var()) * render.size
+    return math.sqrt(fano * float(counts.mean(dtype=np.float64)) / power)
 
 
 def scaled(render: Field, counts: Field) -> Fit:

@@ -74,6 +74,8 @@ class Summary:
     edges: EdgeTotals | None
     floors: FloorTotals | None
     median_spectrum_db: float | None
+    fitted: Spread | None = None  # of NRMSE, scenes that the constants were fitted to; None: nobody says which
+    unfitted: Spread | None = None  # scenes they have never seen
 
 
 def summary(rows: Sequence[Row]) -> Summary | None:
@@ -91,7 +93,13 @@ def summary(rows: Sequence[Row]) -> Summary | None:
         edges=_edges(rows),
         floors=_floors(rows),
         median_spectrum_db=_median(told) if told else None,
+        fitted=_known([each.nrmse for each in rows if each.fitted is True]),
+        unfitted=_known([each.nrmse for each in rows if each.fitted is False]),
     )
+
+
+def _known(values: Sequence[float]) -> Spread | None:
+    return _spread(values) if values else None
 
 
 def _spread(values: Sequence[float]) -> Spread:

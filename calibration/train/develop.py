@@ -70,7 +70,7 @@ CENTRED = Shading(
 )
 IN_METRES = ("side_length_m", "side_height_m", "swallow_height_m")
 WIDE_EDGE_SHARE = 0.5  # of looks: at higher voltages edges light up as far as backscattered electrons range
-EDGE_OF_RANGE = 0.24  # the side's length over Kanaya and Okayama's range, as it is at 1 keV
+EDGE_OF_RANGE = 0.25  # the side's length over Kanaya and Okayama's range, as it is at 1 keV
 WIDEST_EDGE_PX = 12.0
 
 
@@ -157,13 +157,17 @@ def develop(
     sky: Field,
     material: Field | None = None,
     drift: Callable[[Field], Field] | None = None,
+    tail: float | None = None,
     rng: np.random.Generator,
 ) -> Developed:
-    """One exposure, digitised as a hand or a program would. drift: what the scan does to the signal's rows."""
+    """One exposure, digitised as a hand or a program would. drift: what the scan does to the signal's rows.
+
+    tail: strength of a charging tail that it must have; None: as chance has it.
+    """
     signal = probed(render(height_m, look.emission, pixel_size_m=pixel_size_m, sky=sky, material=material), look)
     if drift is not None:
         signal = drift(signal)  # of the picture, not of the heights: a tear has no walls
-    steady = np.asarray(np.maximum(shaded(disturb(signal, rng), rng), 0.0), np.float32)
+    steady = np.asarray(np.maximum(shaded(disturb(signal, rng, tail=tail), rng), 0.0), np.float32)
     dose = look.electrons_per_pixel * look.detected
     counts = scan.expose(steady, electrons_per_pixel=dose, rng=rng, variance_factor=look.burst)
     counts, noise = lag(steady * np.float32(dose), counts - np.float32(dose) * steady, rng)

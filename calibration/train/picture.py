@@ -16,6 +16,7 @@ from calibration.twin import charge, scan
 EMPTY_SHARE = 0.08  # pictures of nothing at all: black, white, noise
 ROUNDING = 1.0 / 12.0  # variance of a grey level's rounding
 SNR_RANGE = (0.25, 12.0)
+STRONGEST_TAIL = 0.4  # share of the signal that a charging tail carries, bright or dark
 STRETCH_PERCENTILES = (0.1, 99.9)  # as agent/perceive maps 16 bits and floats
 
 
@@ -29,11 +30,11 @@ class Picture:
     snr: float
 
 
-def develop(signal: Field, *, in_focus: Field, rng: np.random.Generator) -> Picture:
-    """One exposure of the blurred signal at a dose that gives the drawn SNR in focus."""
+def develop(signal: Field, *, in_focus: Field, tail: float | None = None, rng: np.random.Generator) -> Picture:
+    """One exposure of the blurred signal at a dose that gives the drawn SNR in focus. tail: as `disturb` takes it."""
     snr = float(np.exp(rng.uniform(*np.log(SNR_RANGE))))
     electrons = scan.electrons_for_snr(in_focus, snr)
-    steady = np.asarray(np.maximum(disturb(signal, rng), 0.0), np.float32)
+    steady = np.asarray(np.maximum(disturb(signal, rng, tail=tail), 0.0), np.float32)
     counts = scan.expose(steady, electrons_per_pixel=electrons, rng=rng)
     noise = counts - electrons * steady
     counts, noise = lag(steady * electrons, noise, rng)
@@ -57,11 +58,15 @@ def empty(shape: tuple[int, int], rng: np.random.Generator) -> Picture:
     return Picture(pixels, shading, spread**2 + ROUNDING, 0.0)
 
 
-def disturb(signal: Field, rng: np.random.Generator) -> Field:
-    """What the scan, the charge and a bent tone curve do to the signal before any electron is counted."""
-    if rng.random() < 0.2:
-        strength, length = float(rng.uniform(-0.4, 0.4)), float(rng.uniform(20.0, 120.0))
-        signal = scan.charging_tail(signal, strength=strength, length_px=length)
+def disturb(signal: Field, rng: np.random.Generator, *, tail: float | None = None) -> Field:
+    """What the scan, the charge and a bent tone curve do to the signal before any electron is counted.
+
+    tail: strength of a charging tail that this picture must have; None: as chance has it.
+    """
+    if rng.random() < 0.2 or tail is not None:
+        strength = float(rng.uniform(-STRONGEST_TAIL, STRONGEST_TAIL))
+        length = float(rng.uniform(20.0, 120.0))
+        signal = scan.charging_tail(signal, strength=strength if tail is None else tail, length_px=length)
     if rng.random() < 0.15:
         signal = charge.halo(signal, strength=float(rng.uniform(-0.5, 0.5)), length_px=float(rng.uniform(20.0, 160.0)))
     shift = np.zeros(signal.shape[0], np.float32)

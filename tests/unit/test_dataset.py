@@ -71,6 +71,28 @@ def test_the_shares_add_up_to_the_count(count: int) -> None:
     assert all(abs(shared.get(name, 0) - count * DRAWN[name].share) <= 1.0 for name in DRAWN)
 
 
+@given(st.integers(1, 200))
+def test_a_count_that_is_said_to_be_enough_gives_each_split_a_frame(count: int) -> None:
+    for held_out in (False, True):
+        names = splits.chosen((), held_out=held_out)
+        least = splits.least_count(names)
+        assert set(splits.shared_out(max(count, least), names)) == set(names)
+        assert set(splits.shared_out(least // 2, names)) < set(names)
+
+
+def test_a_small_dataset_says_which_sets_it_lacks_until_they_are_there(tmp_path: Path, quick: None) -> None:
+    shifted = [name for name in DRAWN if name.startswith(splits.SHIFTED) and name != splits.FAMILY]
+    small = made(tmp_path, replace(ORDER, count=8)).index
+    assert {split.name for split in small.splits} == {"train", "tune", "test"}
+    assert [each.split for each in small.left_out] == shifted
+    assert small.left_out[0].why == "no frame of 8 fell to it; a count of 40 gives each split one"
+    assert index.read(tmp_path).left_out == small.left_out
+    filled = made(tmp_path, replace(ORDER, count=4, splits=(splits.SHIFTED,))).index
+    assert filled.left_out == ()
+    only = made(tmp_path / "other", replace(ORDER, count=4, splits=("test",))).index
+    assert only.left_out == ()  # what nobody asked for is not missing
+
+
 def test_no_geometry_is_in_two_splits(tmp_path: Path, quick: None) -> None:
     made(tmp_path, replace(ORDER, count=300))
     owners: dict[tuple[int, ...], set[str]] = {}
@@ -135,7 +157,7 @@ def test_the_count_is_kept_to_the_frame_and_every_column_is_described(tmp_path: 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_generator_fills_every_split_it_offers(task: str) -> None:
     for name in DRAWN:
-        if name == splits.FAMILY or name in TASKS[task].lacks:
+        if name == splits.FAMILY:
             continue
         rows = Source(task, name, 1).rows(0)
         assert rows is not None
@@ -272,7 +294,7 @@ def test_a_folder_of_another_version_is_refused_and_forced(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(tmp_path)
-    monkeypatch.setattr(sources, "generator", lambda task: "0123456789abcdef")
+    monkeypatch.setattr(sources, "generator", lambda *_: "0123456789abcdef")
     with pytest.raises(DatasetError, match=r"another version of the generator .* --force"):
         made(tmp_path)
     assert made(tmp_path, force=True).frames_made == 30

@@ -14,7 +14,7 @@ from agent.errors import BeamsideError, UsageError
 from calibration.dataset import index, read, shards
 from calibration.dataset.index import Column, Identity, Index, Shard, Split
 from calibration.dataset.sources import TASKS, Task
-from calibration.dataset.splits import Shift
+from calibration.dataset.splits import DRAWN, FAMILY, Shift
 from engines.defects import CLASSES
 
 
@@ -55,6 +55,15 @@ def test_a_person_gets_a_table_and_the_speed(tmp_path: Path) -> None:
     result = asked("depth", "--count", 40, "--out", tmp_path / "d", "--workers", 1)
     assert "crops an hour with 1 worker" in result.stdout
     assert "train" in result.stdout
+
+
+def test_a_small_dataset_names_the_sets_it_lacks(tmp_path: Path) -> None:
+    told = asked("depth", "--count", 8, "--out", tmp_path / "a", "--workers", 1).stdout
+    assert "no shifted-half-dose: no frame of 8 fell to it; a count of 40 gives each split one" in told
+    account = json.loads(asked("depth", "--count", 8, "--out", tmp_path / "a", "--workers", 1, "--json").stdout)
+    assert set(account["left_out"]) == {name for name in DRAWN if name.startswith("shifted-")} - {FAMILY}
+    whole = asked("depth", "--count", 40, "--out", tmp_path / "b", "--workers", 1).stdout
+    assert "fell to it" not in whole
 
 
 def test_verify_tells_frames_by_split_and_kind(tmp_path: Path) -> None:

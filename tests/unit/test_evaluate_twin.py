@@ -1,18 +1,22 @@
 """The twin against simulated scenes: pictures with known errors give these errors, by every figure that is told."""
 
 import math
+from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.evaluate.scenes import Recording, Scene
+from calibration.evaluate import twin_split
+from calibration.evaluate.scenes import Recording, Scene, SceneError, Unread
 from calibration.evaluate.twin import Comparison, judged, row
 from calibration.evaluate.twin_edges import peak, profile, walls_of
 from calibration.evaluate.twin_error import error_of, fitted
 from calibration.evaluate.twin_floors import Pictures, floors, rank_correlation
 from calibration.evaluate.twin_render import rendered, through_probe
 from calibration.evaluate.twin_spectrum import spectrum
+from calibration.evaluate.twin_split import split
 from calibration.evaluate.twin_summary import summary
 from calibration.twin.emission import SILICON_1KEV
 
@@ -118,10 +122,87 @@ def test_a_render_without_contrast_gets_the_mean_and_no_gain() -> None:
 
 def test_the_height_baseline_is_exact_where_counts_are_heights() -> None:
     counts = np.asarray(5.0 + lines() / NM, np.float32)
-    found = against(counts, np.ones_like(counts))
+    found = against(counts, counts)
+    mean = np.full_like(counts, counts.mean(dtype=np.float64))
     assert found.baselines.height < 1e-4
-    assert found.baselines.constant == pytest.approx(found.error.nrmse)
+    assert found.baselines.constant == pytest.approx(error_of(mean, counts, 0.0).nrmse, rel=1e-5)
     assert found.baselines.constant > 0.4  # two levels, half of the ground each
+
+
+# --- what no gain and no offset may hide ---
+
+
+def test_a_render_that_is_the_pictures_negative_is_no_score() -> None:
+    exact = edges_at(1.0)
+    with pytest.raises(SceneError, match=r"gain -2.*the render is the picture's negative"):
+        against(exact, 20.0 - 0.5 * exact)  # its square error after the fit is none
+
+
+def test_a_render_that_shows_nothing_of_the_scene_is_no_score() -> None:
+    truth = noisy(np.full((SIDE, SIDE), 12.0))
+    other = np.random.default_rng(8).normal(10.0, 1.0, (SIDE, SIDE)).astype(np.float32)
+    with pytest.raises(SceneError, match="no likeness beyond chance"):
+        against(truth, other, FANO)
+
+
+def test_a_flat_render_is_no_score_even_where_rounding_tells_its_pixels_apart() -> None:
+    exact = edges_at(1.0)
+    for render in (np.ones_like(exact), np.where(exact > exact.mean(), 1.0, np.nextafter(np.float32(1), 2))):
+        with pytest.raises(SceneError, match="one level everywhere"):
+            against(exact, np.asarray(render, np.float32))
+
+
+def test_level_heights_and_a_render_that_is_not_finite_are_no_score() -> None:
+    exact = edges_at(1.0)
+    with pytest.raises(SceneError, match="heights: every pixel is 0 m"):
+        against(exact, exact, height_m=np.zeros_like(exact))
+    broken = exact.copy()
+    broken[3, 4] = np.nan
+    with pytest.raises(SceneError, match="not finite"):
+        against(exact, broken)
+
+
+def test_a_faint_but_true_likeness_is_a_score() -> None:
+    exact = np.asarray(15.0 + 0.1 * edges_at(1.0), np.float32)  # a tenth of the contrast, four sigma a pixel of noise
+    assert against(noisy(exact), exact, FANO).fit.gain == pytest.approx(1.0, abs=0.3)
+
+
+# --- what the fit has seen ---
+
+
+def test_shipped_constants_have_seen_every_second_scene_of_their_own_list_and_of_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listed = [scene(name="a"), scene(name="b"), replace(scene(name="a2"), repeat_of="a"), scene(name="c")]
+    assert [each.fitted for each in scenes_of(split(listed))] == [None] * 4
+    monkeypatch.setattr(twin_split, "SHIPPED", sha256(b"a\nb\nc").hexdigest()[:16])
+    assert [each.fitted for each in scenes_of(split(listed))] == [True, False, True, True]
+
+
+def test_a_profile_has_seen_the_frames_it_names_and_an_index_may_say_it_itself() -> None:
+    listed = [scene(name="a"), replace(scene(name="b"), fitted=True), replace(scene(name="b2"), repeat_of="b")]
+    assert [each.fitted for each in scenes_of(split(listed, ["a"]))] == [True, False, False]
+    assert [each.fitted for each in scenes_of(split(listed, ["b"]))] == [False, True, True]
+    assert [each.fitted for each in scenes_of(split(listed, ["elsewhere"]))] == [None, True, None]
+
+
+def test_the_summary_tells_medians_of_fitted_and_never_seen_scenes_apart() -> None:
+    exact, wave = edges_at(1.0), np.sin(np.arange(SIDE) / 5.0)[:, None]
+    rows = [
+        replace(row(against(np.asarray(exact + size * wave, np.float32), exact)), fitted=seen)
+        for size, seen in ((0.5, True), (1.0, True), (2.0, False), (3.0, None))
+    ]
+    totals = summary(rows)
+    assert totals is not None and totals.fitted is not None and totals.unfitted is not None
+    assert (totals.fitted.n, totals.unfitted.n, totals.nrmse.n) == (2, 1, 4)
+    assert totals.fitted.median == pytest.approx((rows[0].nrmse + rows[1].nrmse) / 2)
+    assert totals.unfitted.median == pytest.approx(rows[2].nrmse)
+    alone = summary(rows[3:])
+    assert alone is not None and alone.fitted is None and alone.unfitted is None
+
+
+def scenes_of(listed: list[Scene | Unread]) -> list[Scene]:
+    return [each for each in listed if isinstance(each, Scene)]
 
 
 # --- edges ---

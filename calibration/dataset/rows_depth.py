@@ -1,0 +1,86 @@
+"""Depth's frames for a dataset: the training's own, or its reliefs drawn and looked at as a shift says. Rows out."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import shifted
+from calibration.dataset.shards import Arrays
+from calibration.dataset.splits import NONE, Shift
+from calibration.train import depth_data
+from calibration.train.develop import CENTRED, develop, draw_look, draw_material, draw_pixel_m, times
+from calibration.twin.emission import sky_view
+from calibration.twin.patterns import PATTERNS
+from calibration.twin.relief import SURFACES
+from calibration.twin.roughness import field
+from calibration.twin.sketch import surface_of
+from calibration.twin.surface import Surface
+from engines.scene import condition, levels_of
+
+Field = NDArray[np.float32]
+
+PITCHED = {  # kinds whose generator takes a pitch, and its name there; the others have none to shift
+    "lines": "lines",
+    "contacts": "contacts",
+    "posts": "pillars",
+    "tip_to_tip": "tip_to_tip",
+    "jogs": "jogs",
+    "manhattan": "manhattan",
+    "logic": "logic",
+}
+
+
+def rows(index: int, seed: int, shift: Shift) -> Arrays:
+    """The frames of one relief; where nothing is shifted, the training's bytes."""
+    if shift == NONE:
+        return depth_data.fields_of(index, seed=seed)
+    rng = np.random.default_rng([seed, index])
+    seen, kind = relief(shift, rng)
+    sky = sky_view(seen.height_m, pixel_size_m=seen.pixel_size_m)
+    looks = [_row(seen, sky, kind, shift=shift, rng=rng) for _ in range(depth_data.LOOKS)]
+    return {name: np.stack([look[name] for look in looks]) for name in looks[0]}
+
+
+def relief(shift: Shift, rng: np.random.Generator) -> tuple[Surface, str]:
+    """The relief that training would draw from this generator, or one of a pitch that it would not; and its kind."""
+    shares = depth_data.SHARES if not shift.stretch else {kind: depth_data.SHARES[kind] for kind in PITCHED}
+    kind = list(shares)[int(rng.choice(len(shares), p=np.array(list(shares.values())) / sum(shares.values())))]
+    fine = rng.random() < depth_data.FINE_SHARE
+    pixel_size_m = draw_pixel_m(rng) if fine else float(np.exp(rng.uniform(*np.log(depth_data.COARSE_M))))
+    shape = (depth_data.SIDE, depth_data.SIDE)
+    if shift.stretch:
+        pitch_px = shifted.pitch_px(rng)
+        seen = surface_of(PATTERNS[PITCHED[kind]](shape, pixel_size_m=pixel_size_m, rng=rng, pitch_px=pitch_px))
+    else:
+        seen = SURFACES[kind](shape, pixel_size_m=pixel_size_m, rng=rng)
+    ground = np.float32(rng.uniform(*depth_data.GROUND_M)) * field(shape, size_px=1.2, rng=rng)
+    return replace(seen, height_m=seen.height_m + ground), kind
+
+
+def _row(seen: Surface, sky: Field, kind: str, *, shift: Shift, rng: np.random.Generator) -> dict[str, Any]:
+    look = draw_look(rng, pixel_size_m=seen.pixel_size_m, shading=CENTRED)
+    if shift.half_dose:
+        look = replace(look, electrons_per_pixel=0.5 * look.electrons_per_pixel)
+    shown = develop(
+        seen.height_m,
+        look,
+        pixel_size_m=seen.pixel_size_m,
+        sky=sky,
+        material=times(seen.material, _over(seen.height_m, shift, rng)),
+        tail=shifted.tail(rng) if shift.charging else None,
+        rng=rng,
+    )
+    scene = replace(shown.scene, pixel_size_m=seen.pixel_size_m)  # without it nothing is read
+    return {
+        "image": shown.pixels,
+        "condition": condition(levels_of(shown.pixels), scene),
+        "height_px": (seen.height_m / seen.pixel_size_m).astype(np.float16),
+        "pixel_size_m": np.float32(seen.pixel_size_m),
+        "kind": np.uint8(depth_data.KINDS.index(kind)),
+    }
+
+
+def _over(height_m: Field, shift: Shift, rng: np.random.Generator) -> Field | None:
+    return shifted.strange(height_m, rng).over(height_m) if shift.material else draw_material(height_m, rng)
