@@ -29,8 +29,8 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     meaning: str
 
 
-class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the weights came about, enough to do it again."""
+class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the weights came about, enough to do it again. Defaults are left out: the seal of an older manifest holds."""
 
     data: str
     labels: dict[str, str]  # output -> definition of its label
@@ -40,6 +40,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     samples: int
     steps: int
     parameters: int
+    start: str = ""  # sha256 of the model whose weights were the first; empty: from nothing
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -42,6 +42,10 @@ Out = Annotated[Path, typer.Option(help="Models folder: the package is a folder 
 ValidateOn = Annotated[
     Path | None, typer.Option(help="Folder of pictures by other makers, for the manifest's table only.")
 ]
+Start = Annotated[
+    Path | None,
+    typer.Option(help="Models folder: begin with the weights of the package in it, not from nothing."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")]
 
 
@@ -58,6 +62,7 @@ class Trainer(Protocol):
         command: str,
         progress: Callable[[str, int, int], None],
         outside_data: Path | None,
+        start: bytes | None,
     ) -> Manifest: ...
 
 
@@ -77,13 +82,14 @@ def autofocus(
     seed: Seed = 1,
     out: Out = Path("out/models"),
     validate_on: ValidateOn = None,
+    start: Start = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the autofocus model; takes up where an interrupted training of the same plan stopped."""
     _need_torch()
     from calibration.train import autofocus as trainer
 
-    written = _trained(trainer, "autofocus", minutes, seed=seed, out=out, validate_on=validate_on)
+    written = _trained(trainer, "autofocus", minutes, seed=seed, out=out, validate_on=validate_on, start=start)
     _print(written, out=out, as_json=as_json)
 
 
@@ -93,13 +99,14 @@ def depth(
     seed: Seed = 1,
     out: Out = Path("out/models"),
     validate_on: ValidateOn = None,
+    start: Start = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the depth model; takes up where an interrupted training of the same plan stopped."""
     _need_torch()
     from calibration.train import depth as trainer
 
-    written = _trained(trainer, "depth", minutes, seed=seed, out=out, validate_on=validate_on)
+    written = _trained(trainer, "depth", minutes, seed=seed, out=out, validate_on=validate_on, start=start)
     _print(written, out=out, as_json=as_json)
 
 
@@ -109,13 +116,14 @@ def defects(
     seed: Seed = 1,
     out: Out = Path("out/models"),
     validate_on: ValidateOn = None,
+    start: Start = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the defect model; takes up where an interrupted training of the same plan stopped."""
     _need_torch()
     from calibration.train import defects as trainer
 
-    written = _trained(trainer, "defects", minutes, seed=seed, out=out, validate_on=validate_on)
+    written = _trained(trainer, "defects", minutes, seed=seed, out=out, validate_on=validate_on, start=start)
     _print(written, out=out, as_json=as_json)
 
 
@@ -154,15 +162,29 @@ def _need_torch() -> None:
 
 
 def _trained(
-    trainer: Trainer, task: str, minutes: float, *, seed: int, out: Path, validate_on: Path | None
+    trainer: Trainer, task: str, minutes: float, *, seed: int, out: Path, validate_on: Path | None, start: Path | None
 ) -> Manifest:
+    from calibration.train.begin import weights_of
+    from engines.errors import ModelError
+
     command = f"beamside calibrate train {task} --minutes {minutes:g} --seed {seed}"
     if validate_on is not None:
-        # A manifest travels: no folder of the machine it was made on goes along.
-        command += f" --validate-on {validate_on.name if validate_on.is_absolute() else validate_on}"
-    with _bars() as bars:
-        plan = trainer.plan_for(minutes, seed=seed)
-        return trainer.run(plan, out=out, command=command, progress=_teller(bars), outside_data=validate_on)
+        command += f" --validate-on {_travelling(validate_on)}"
+    first = None
+    try:
+        if start is not None:
+            command += f" --start {_travelling(start)}"
+            first = weights_of(start, task)
+        with _bars() as bars:
+            plan, tell = trainer.plan_for(minutes, seed=seed), _teller(bars)
+            return trainer.run(plan, out=out, command=command, progress=tell, outside_data=validate_on, start=first)
+    except ModelError as error:
+        raise EngineError(str(error)) from error
+
+
+def _travelling(folder: Path) -> str:
+    """A manifest travels: no folder of the machine it was made on goes along."""
+    return folder.name if folder.is_absolute() else str(folder)
 
 
 def _bars() -> Progress:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration.networks.autofocus import CONDITION
-from calibration.train import data, export, learn
+from calibration.train import begin, data, export, learn
 from calibration.train.describe import AUTOFOCUS
 from calibration.train.figures import BASELINES, Answers, baseline, figures, rmse
 from calibration.train.learn import Plan, Progress
@@ -43,24 +43,39 @@ def plan_for(minutes: float, *, seed: int) -> Plan:
 
 
 def run(
-    plan: Plan, *, out: Path, command: str, progress: Progress, outside_data: Path | None = None
+    plan: Plan,
+    *,
+    out: Path,
+    command: str,
+    progress: Progress,
+    outside_data: Path | None = None,
+    start: bytes | None = None,
 ) -> manifest.Manifest:
     """Draw, train, set the intervals, export, measure. The package is out/autofocus when this returns.
 
     outside_data: pictures of other makers, for the table only.
+    start: model.onnx of a package to go on from.
     """
     work, package = out / f"{TASK}.work", out / TASK
+    plan = begin.marked(plan, start)
     training = _pictures(plan, data.TRAINING, work=work, progress=progress)
     tuning = _pictures(plan, data.TUNING, work=work, progress=progress)
     held_out = _pictures(plan, data.HELD_OUT, work=work, progress=progress)
-    network = learn.train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress)
+    network = learn.train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress, start=start)
     learn.set_width(network, tuning)
     model = package / manifest.MODEL_FILE
     export.to_onnx(network, model, condition=CONDITION, outputs=AUTOFOCUS.output_names)
     record = AUTOFOCUS.training(
-        network, command=command, seed=plan.seed, samples=len(training), steps=plan.steps(len(training))
+        network,
+        command=command,
+        seed=plan.seed,
+        samples=len(training),
+        steps=plan.steps(len(training)),
+        start=plan.start,
     )
     metrics = measure(model.read_bytes(), training=training, held_out=held_out, seed=plan.seed)
+    if start is not None:
+        metrics |= begin.before(judged(held_out, answers(start, held_out)))
     AUTOFOCUS.write(package, record, metrics)
     if outside_data is not None:
         metrics |= outside(Autofocus(load(TASK, models=out, backend="onnxruntime")), outside_data)
@@ -88,14 +103,18 @@ def measure(model: bytes, *, training: data.Samples, held_out: data.Samples, see
     unknown = dataclasses.replace(held_out, condition=np.zeros_like(held_out.condition))
     whole = data.small(-(-len(held_out) // WHOLE_SHARE), seed=seed + data.HELD_OUT + 1, crop=SIDE)
     rows = {
-        "held_out": figures(held_out, said),
+        **judged(held_out, said),
         "held_out_pixel_size_unknown": figures(unknown, answers(model, unknown)),
         "held_out_512px": figures(whole, answers(model, whole)),
-        "score_rmse_by_specimen": by_kind(held_out, said),
     }
     for name in BASELINES:
         rows[f"baseline_{name}"] = figures(held_out, baseline(name, training=training, held_out=held_out))
     return rows
+
+
+def judged(held_out: data.Samples, said: Answers) -> Metrics:
+    """What was said of held-out pictures beside their truth."""
+    return {"held_out": figures(held_out, said), "score_rmse_by_specimen": by_kind(held_out, said)}
 
 
 def by_kind(truth: data.Samples, said: Answers) -> dict[str, float]:

@@ -75,7 +75,7 @@ def samples_of(index: int, *, seed: int, without: str = "", crop: int = CROP) ->
     rng = np.random.default_rng([seed, index])
     kind = draw_kind(rng, without=without)
     drawn = draw_probe(rng)
-    emission = scene(kind, pixel_size_m=drawn.pixel_size_m, rng=rng)
+    emission = scene(kind, pixel_size_m=drawn.pixel_size_m, voltage_v=drawn.energy_ev, rng=rng)
     rows: list[dict[str, Any]] = []
     for number in range(BLURS):
         used = drawn if number == 0 else draw_defocus(drawn, rng)

@@ -8,8 +8,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from calibration.train import begin, export
 from calibration.train import defects_data as data
-from calibration.train import export
 from calibration.train.cycle import short_multiplies
 from calibration.train.defects_data import Fields, Recipe
 from calibration.train.defects_describe import DEFECTS
@@ -54,21 +54,40 @@ def plan_for(minutes: float, *, seed: int) -> Plan:
 
 
 def run(
-    plan: Plan, *, out: Path, command: str, progress: Progress, outside_data: Path | None = None
+    plan: Plan,
+    *,
+    out: Path,
+    command: str,
+    progress: Progress,
+    outside_data: Path | None = None,
+    start: bytes | None = None,
 ) -> manifest.Manifest:
     """Draw, train, export, set the threshold, measure. The package is out/defects when this returns.
 
     outside_data: a folder with pictures of other makers, for the table only.
+    start: model.onnx of a package to go on from.
     """
     work, package = out / f"{TASK}.work", out / TASK
+    plan = begin.marked(plan, start)
     training = _pictures("pictures", plan.pictures, Recipe(plan.seed), work=work, progress=progress)
-    network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress)
+    network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress, start=start)
     model = package / manifest.MODEL_FILE
     export.to_onnx(network, model, condition=CONDITION, outputs=DEFECTS.output_names)
     record = DEFECTS.training(
-        network, command=command, seed=plan.seed, samples=len(training), steps=plan.steps(len(training))
+        network,
+        command=command,
+        seed=plan.seed,
+        samples=len(training),
+        steps=plan.steps(len(training)),
+        start=plan.start,
     )
-    metrics = measure(model.read_bytes(), plan, work=work, progress=progress)
+    drawn = {
+        name: _pictures(name.replace("_", " "), count, recipe, work=work, progress=progress)
+        for name, (count, recipe) in held_out_sets(plan).items()
+    }
+    metrics = measure(model.read_bytes(), drawn) | {"baseline_self_reference": baseline(drawn)}
+    if start is not None:
+        metrics |= begin.before(measure(start, drawn))
     DEFECTS.write(package, record, metrics)
     if outside_data is not None:
         finder = DefectFinder(load(TASK, models=out, backend="onnxruntime"))
@@ -78,13 +97,8 @@ def run(
     return manifest.read(package)[0]
 
 
-def measure(model: bytes, plan: Plan, *, work: Path, progress: Progress) -> Metrics:
+def measure(model: bytes, drawn: dict[str, Fields]) -> Metrics:
     """The table of the manifest. The threshold comes from clean pictures that no row is measured on."""
-    sets = held_out_sets(plan)
-    drawn = {
-        name: _pictures(name.replace("_", " "), count, recipe, work=work, progress=progress)
-        for name, (count, recipe) in sets.items()
-    }
     found = {name: finds(model, fields) for name, fields in drawn.items()}
     clean = drawn["clean_tuning"]
     thresholds = {end: threshold(found["clean_tuning"], pixels=clean.image.size, rate=r) for end, r in RATES.items()}
@@ -98,7 +112,6 @@ def measure(model: bytes, plan: Plan, *, work: Path, progress: Progress) -> Metr
         rows[name] = figures(drawn[name], found[name], thresholds)
     rows["held_out_capture_by_class"] = by_class(drawn["held_out"], found["held_out"], thresholds[""])
     rows["held_out_capture_by_contrast"] = by_contrast(drawn["held_out"], found["held_out"], thresholds[""])
-    rows["baseline_self_reference"] = baseline(drawn)
     return rows
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration.networks.defects import STRIDE_PX, DefectNet
+from calibration.train import begin
 from calibration.train.cycle import Cycle
 from calibration.train.defects_data import SIDE, Fields
 from calibration.train.learn import Progress
@@ -42,6 +43,7 @@ class Plan:
     epochs: int
     coarse_epochs: int  # the first of them
     threads: int = 1  # two are slower on a machine with anything else to do
+    start: str = ""  # sha256 of the model whose weights are the first
     short: bool = False  # multiply in bfloat16: 1.7 times as fast where the processor can
 
     def steps(self, count: int) -> int:
@@ -59,12 +61,13 @@ class Targets:
     judged: Tensor  # (n, 1, h, w) 0 where a defect is that nobody can see
 
 
-def train(fields: Fields, plan: Plan, *, checkpoint: Path, progress: Progress) -> DefectNet:
-    """For the plan's epochs."""
+def train(fields: Fields, plan: Plan, *, checkpoint: Path, progress: Progress, start: bytes | None = None) -> DefectNet:
+    """For the plan's epochs. start: an exported model whose weights are the first."""
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
     network, per_epoch = DefectNet(), len(fields) // BATCH
-    cycle = Cycle(network, asdict(plan), steps=plan.steps(len(fields)), learning_rate=LEARNING_RATE)
+    rate = begin.first(network, start, fields.image, fields.condition, learning_rate=LEARNING_RATE)
+    cycle = Cycle(network, asdict(plan), steps=plan.steps(len(fields)), learning_rate=rate)
     cycle.resume(checkpoint)
     while cycle.epoch < plan.epochs:
         rng = np.random.default_rng([plan.seed, cycle.epoch])

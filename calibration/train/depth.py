@@ -8,13 +8,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calibration.train import depth_data, export
+from calibration.train import begin, depth_data, export
 from calibration.train.cycle import short_multiplies
 from calibration.train.depth_data import HELD_OUT, TRAINING, TUNING, Fields
 from calibration.train.depth_describe import DEPTH
-from calibration.train.depth_figures import Intensity, by_kind, figures
+from calibration.train.depth_figures import Intensity, Maps, by_kind, figures
 from calibration.train.depth_learn import Plan, set_width, train
 from calibration.train.depth_outside import outside
 from calibration.train.learn import Progress
@@ -45,24 +44,39 @@ def plan_for(minutes: float, *, seed: int) -> Plan:
 
 
 def run(
-    plan: Plan, *, out: Path, command: str, progress: Progress, outside_data: Path | None = None
+    plan: Plan,
+    *,
+    out: Path,
+    command: str,
+    progress: Progress,
+    outside_data: Path | None = None,
+    start: bytes | None = None,
 ) -> manifest.Manifest:
     """Draw, train, set the intervals, export, measure. The package is out/depth when this returns.
 
     outside_data: scenes of another simulator, for the table only.
+    start: model.onnx of a package to go on from.
     """
     work, package = out / f"{TASK}.work", out / TASK
+    plan = begin.marked(plan, start)
     training = _fields(plan.pictures, "pictures", seed=plan.seed + TRAINING, work=work, progress=progress)
     tuning = _fields(plan.held_out // 2, "tuning set", seed=plan.seed + TUNING, work=work, progress=progress)
     held_out = _fields(plan.held_out, "held-out set", seed=plan.seed + HELD_OUT, work=work, progress=progress)
-    network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress)
+    network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress, start=start)
     set_width(network, tuning)
     model = package / manifest.MODEL_FILE
     export.to_onnx(network, model, condition=CONDITION, outputs=DEPTH.output_names)
     record = DEPTH.training(
-        network, command=command, seed=plan.seed, samples=len(training), steps=plan.steps(len(training))
+        network,
+        command=command,
+        seed=plan.seed,
+        samples=len(training),
+        steps=plan.steps(len(training)),
+        start=plan.start,
     )
     metrics = measure(model.read_bytes(), training=training, held_out=held_out)
+    if start is not None:
+        metrics |= begin.before(judged(held_out, *maps(start, held_out)))
     DEPTH.write(package, record, metrics)
     if outside_data is not None:
         metrics |= outside(Depth(load(TASK, models=out, backend="onnxruntime")), outside_data)
@@ -83,15 +97,19 @@ def measure(model: bytes, *, training: Fields, held_out: Fields) -> Metrics:
     flat = np.full_like(said, depth_data.above_lowest_px(sample.height_px).mean())
     bright = Intensity.fit(sample).read(held_out.image)
     return {
-        "held_out": figures(held_out, said, scale),
-        "correlation_by_kind": by_kind(held_out, said),
+        **judged(held_out, said, scale),
         "intensity_correlation_by_kind": by_kind(held_out, bright),
         "baseline_intensity": figures(held_out, bright),
         "baseline_constant": figures(held_out, flat),
     }
 
 
-def maps(model: bytes, fields: Fields) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def judged(held_out: Fields, said: Maps, scale: Maps) -> Metrics:
+    """What was said of held-out fields beside their truth."""
+    return {"held_out": figures(held_out, said, scale), "correlation_by_kind": by_kind(held_out, said)}
+
+
+def maps(model: bytes, fields: Fields) -> tuple[Maps, Maps]:
     """Heights and scales in pixels, (n, h, w), by the engine that will serve the file."""
     engine = OnnxEngine(model, threads=2)
     said, scale = [], []

@@ -60,12 +60,12 @@ def figures(fields: Fields, said_px: Maps, scale_px: Maps | None = None) -> dict
 
 
 def by_kind(fields: Fields, said_px: Maps) -> dict[str, float]:
-    """Median correlation for each kind of relief."""
+    """Median correlation for each kind of relief; a kind of which every field here is level has none."""
     truth = above_lowest_px(fields.height_px)
     seen = truth.std(axis=(1, 2)) >= LEAST_SPREAD_PX
-    pairs = zip(said_px, truth, strict=True)
-    each = np.array([correlation(a, b) if use else np.nan for (a, b), use in zip(pairs, seen, strict=True)])
-    return {KINDS[k]: float(np.nanmedian(each[fields.kind == k])) for k in np.unique(fields.kind)}
+    pairs = zip(said_px[seen], truth[seen], strict=True)
+    each, kind = np.array([correlation(a, b) for a, b in pairs]), fields.kind[seen]
+    return {KINDS[k]: float(np.median(each[kind == k])) for k in np.unique(kind)}
 
 
 def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.networks.depth import UNIT_PX, DepthNet
+from calibration.train import begin
 from calibration.train.cycle import Cycle
 from calibration.train.depth_data import SIDE, Fields, above_lowest_px
 from calibration.train.learn import Progress
@@ -32,18 +33,20 @@ class Plan:
     epochs: int
     coarse_epochs: int  # the first of them, on quarters of the pictures at a quarter of the cost
     threads: int = 1
+    start: str = ""  # sha256 of the model whose weights are the first
     short: bool = False  # multiply in bfloat16: half the time where the processor can, fourteen times it where not
 
     def steps(self, count: int) -> int:
         return self.epochs * (count // BATCH)
 
 
-def train(fields: Fields, plan: Plan, *, checkpoint: Path, progress: Progress) -> DepthNet:
-    """For the plan's epochs."""
+def train(fields: Fields, plan: Plan, *, checkpoint: Path, progress: Progress, start: bytes | None = None) -> DepthNet:
+    """For the plan's epochs. start: an exported model whose weights are the first."""
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
     network, per_epoch = DepthNet(), len(fields) // BATCH
-    cycle = Cycle(network, asdict(plan), steps=plan.steps(len(fields)), learning_rate=LEARNING_RATE)
+    rate = begin.first(network, start, fields.image, fields.condition, learning_rate=LEARNING_RATE)
+    cycle = Cycle(network, asdict(plan), steps=plan.steps(len(fields)), learning_rate=rate)
     cycle.resume(checkpoint)
     while cycle.epoch < plan.epochs:
         rng = np.random.default_rng([plan.seed, cycle.epoch])

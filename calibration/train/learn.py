@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration.networks.autofocus import AutofocusNet
+from calibration.train import begin
 from calibration.train.cycle import Cycle
 from calibration.train.data import CROP, SCENES_PER_CHUNK, Samples
 from calibration.train.figures import JUDGEABLE
@@ -36,19 +37,23 @@ class Plan:
     threads: int = 1  # two are 1.7 times as fast on idle cores and 33 times slower beside one busy neighbour
     without: str = ""  # a kind of specimen left out of the training
     chunk: int = SCENES_PER_CHUNK
+    start: str = ""  # sha256 of the model whose weights are the first
 
     def steps(self, count: int) -> int:
         return self.epochs * (count // BATCH)
 
 
-def train(samples: Samples, plan: Plan, *, checkpoint: Path, progress: Progress) -> AutofocusNet:
-    """AdamW over one cycle of the learning rate, for the plan's epochs."""
+def train(
+    samples: Samples, plan: Plan, *, checkpoint: Path, progress: Progress, start: bytes | None = None
+) -> AutofocusNet:
+    """AdamW over one cycle of the learning rate, for the plan's epochs. start: a model whose weights are the first."""
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
     network, steps = AutofocusNet(), plan.steps(len(samples))
-    cycle = Cycle(network, asdict(plan), steps=steps, learning_rate=LEARNING_RATE)
     settled = np.linspace(0, len(samples) - 1, min(len(samples), SETTLE)).astype(np.intp)
     network.settle(torch.from_numpy(samples.image[settled])[:, None])
+    rate = begin.first(network, start, samples.image, samples.condition, learning_rate=LEARNING_RATE)
+    cycle = Cycle(network, asdict(plan), steps=steps, learning_rate=rate)
     cycle.resume(checkpoint)
     while cycle.epoch < plan.epochs:
         rng = np.random.default_rng([plan.seed, cycle.epoch])

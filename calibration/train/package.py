@@ -47,7 +47,9 @@ class Described:
     def output_names(self) -> tuple[str, ...]:
         return tuple(tensor.name for tensor in self.outputs)
 
-    def training(self, network: nn.Module, *, command: str, seed: int, samples: int, steps: int) -> Training:
+    def training(
+        self, network: nn.Module, *, command: str, seed: int, samples: int, steps: int, start: str = ""
+    ) -> Training:
         """The record of a training that ends now."""
         return Training(
             data=self.data,
@@ -57,6 +59,7 @@ class Described:
             date=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
             samples=samples,
             steps=steps,
+            start=start,
             parameters=sum(p.numel() for p in network.parameters()),
         )
 

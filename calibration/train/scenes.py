@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.twin import specimen
+from calibration.twin.emission import REFERENCE_V, SILICON_1KEV, at_voltage
 from calibration.twin.roughness import fractal
 
 Field = NDArray[np.float32]
@@ -38,7 +39,7 @@ def draw_kind(rng: np.random.Generator, *, without: str = "") -> str:
     return names[int(rng.choice(len(names), p=shares / shares.sum()))]
 
 
-def scene(kind: str, *, pixel_size_m: float, rng: np.random.Generator) -> Field:
+def scene(kind: str, *, pixel_size_m: float, voltage_v: float = REFERENCE_V, rng: np.random.Generator) -> Field:
     """One emission map; half of them shrunk by up to 2.5, so that features come in every size."""
     shrink = float(rng.uniform(1.0, LARGEST_SHRINK)) if rng.random() < 0.5 else 1.0
     side = round(SIDE * shrink)
@@ -46,7 +47,8 @@ def scene(kind: str, *, pixel_size_m: float, rng: np.random.Generator) -> Field:
         wide = dead_leaves((side, side), rng)
     else:
         seed = int(rng.integers(2**31))
-        wide = specimen.make(kind, (side, side), pixel_size_m=pixel_size_m / shrink, seed=seed)
+        how = at_voltage(SILICON_1KEV, voltage_v, pixel_size_m=pixel_size_m)
+        wide = specimen.make(kind, (side, side), pixel_size_m=pixel_size_m / shrink, seed=seed, how=how)
     if shrink > 1.0:
         wide = np.asarray(cv2.resize(wide, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.float32)
     return tone(wide, rng)

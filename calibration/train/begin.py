@@ -1,0 +1,140 @@
+"""A training that begins with the weights of a model package: the exported graph and some pictures in, a network out.
+
+An exported graph has every normalisation inside the convolution before it. Here they are taken apart again, so that
+the network says at first what the package says, and learns from there.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from calibration.train.package import Metrics
+from engines import manifest
+from engines.errors import ModelError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+P = TypeVar("P", bound="DataclassInstance")
+
+PICTURES = 256  # that show how each normalisation's input is spread
+BATCH = 32
+GENTLER = 0.5  # of the learning rate from nothing: weights that know something are not thrown about
+
+
+def weights_of(models: Path, task: str) -> bytes:
+    """model.onnx of the task in a folder of packages. Raises ModelError where there is none, or an edited one."""
+    folder = models / task
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such package; --start takes a models folder that holds {task}/model.onnx")
+    return manifest.read(folder)[1]
+
+
+def first(
+    network: nn.Module,
+    start: bytes | None,
+    image: NDArray[np.uint8],
+    condition: NDArray[np.float32],
+    *,
+    learning_rate: float,
+) -> float:
+    """Begin with the weights of `start`, where there is one; the learning rate that suits."""
+    if start is None:
+        return learning_rate
+    begin(network, start, image, condition)
+    return GENTLER * learning_rate
+
+
+def marked(plan: P, start: bytes | None) -> P:
+    """A plan that knows what it begins with: a checkpoint of another beginning is not taken up."""
+    return plan if start is None else dataclasses.replace(plan, start=manifest.digest(start))
+
+
+def before(rows: Metrics) -> Metrics:
+    """Figures of the model that a training began with, on the same pictures as its own."""
+    return {f"before_{name}": row for name, row in rows.items()}
+
+
+def begin(network: nn.Module, model: bytes, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> None:
+    """Give the network the weights of an exported graph.
+
+    image (n, h, w), condition (n, k): of the training to come. Raises ModelError where the graph is another network's.
+    """
+    stored = {each.name: numpy_helper.to_array(each) for each in onnx.load_model_from_string(model).graph.initializer}
+    folded = _folded(network)
+    for name, own in [*network.named_parameters(), *network.named_buffers()]:
+        if name.rpartition(".")[0] not in folded:
+            _take(own, stored, name)
+    for name, normal in folded.items():
+        _bypass(normal)
+        _take(normal.bias, stored, f"{_before(name)}.bias")
+    _spread(network, list(folded.values()), image, condition)
+
+
+def _folded(network: nn.Module) -> dict[str, nn.BatchNorm2d]:
+    """Normalisations by name: each stands behind a convolution in a sequence."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+
+
+def _before(name: str) -> str:
+    sequence, _, place = name.rpartition(".")
+    return f"{sequence}.{int(place) - 1}"
+
+
+@torch.no_grad()
+def _take(own: Tensor, stored: dict[str, NDArray[np.float32]], name: str) -> None:
+    if name not in stored or stored[name].shape != tuple(own.shape):
+        found = "none" if name not in stored else f"shape {stored[name].shape}"
+        raise ModelError(
+            f"--start: {name} should have shape {tuple(own.shape)}, the package's model has {found}: "
+            "it is another network; train without --start"
+        )
+    own.copy_(torch.from_numpy(np.array(stored[name])))
+
+
+@torch.no_grad()
+def _bypass(normal: nn.BatchNorm2d) -> None:
+    assert normal.running_mean is not None and normal.running_var is not None
+    normal.weight.fill_(1.0)
+    normal.running_mean.zero_()
+    normal.running_var.fill_(1.0 - normal.eps)
+
+
+@torch.no_grad()
+def _spread(
+    network: nn.Module, normals: list[nn.BatchNorm2d], image: NDArray[np.uint8], condition: NDArray[np.float32]
+) -> None:
+    """Let each normalisation do by mean and spread what it did by weight and offset alone."""
+    sums = {normal: (torch.zeros_like(normal.weight), torch.zeros_like(normal.weight)) for normal in normals}
+    counts = dict.fromkeys(normals, 0)
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, nn.BatchNorm2d)
+        mean, square = sums[module]
+        mean += inputs[0].sum(dim=(0, 2, 3))
+        square += inputs[0].square().sum(dim=(0, 2, 3))
+        counts[module] += inputs[0].numel() // len(mean)
+
+    hooks = [normal.register_forward_pre_hook(note) for normal in normals]
+    network.eval()
+    rows = np.linspace(0, len(image) - 1, min(len(image), PICTURES)).astype(np.intp)
+    for batch in np.array_split(rows, max(len(rows) // BATCH, 1)):
+        network(torch.from_numpy(image[batch])[:, None], torch.from_numpy(condition[batch]))
+    for hook in hooks:
+        hook.remove()
+    for normal in normals:
+        assert normal.running_mean is not None and normal.running_var is not None
+        mean = sums[normal][0] / counts[normal]
+        variance = torch.clamp(sums[normal][1] / counts[normal] - mean.square(), min=0.0)
+        normal.running_mean.copy_(mean)
+        normal.running_var.copy_(variance)
+        normal.weight.copy_(torch.sqrt(variance + normal.eps))
+        normal.bias.add_(mean)
+    network.train()

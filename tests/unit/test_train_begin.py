@@ -1,0 +1,95 @@
+"""A training that begins with the weights of a package: the same answers at first, refusals where it cannot be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from calibration.networks.autofocus import AutofocusNet
+from calibration.networks.defects import DefectNet
+from calibration.networks.depth import DepthNet
+from calibration.train import begin, data, defects_data, depth_data, depth_learn
+from engines.errors import ModelError
+from engines.load import MODELS
+from engines.manifest import digest
+from engines.onnx import OnnxEngine
+
+NETWORKS = {"autofocus": AutofocusNet, "depth": DepthNet, "defects": DefectNet}
+
+
+def shown(task: str) -> tuple[np.ndarray, np.ndarray]:
+    torch.set_num_threads(1)  # two wait for each other beside anything else
+    if task == "autofocus":
+        samples = data.small(3, seed=5)
+        return samples.image, samples.condition
+    fields = depth_data.small(9, seed=5) if task == "depth" else defects_data.small(9, defects_data.Recipe(5))
+    return fields.image, fields.condition
+
+
+@pytest.mark.parametrize("task", NETWORKS)
+def test_a_network_that_begins_with_a_package_says_what_the_package_says(task: str) -> None:
+    torch.manual_seed(3)
+    image, condition = shown(task)
+    model, network = begin.weights_of(MODELS, task), NETWORKS[task]()
+    begin.begin(network, model, image, condition)
+    network.eval()
+    engine = OnnxEngine(model)
+    for row in range(2):
+        with torch.no_grad():
+            said = network(torch.from_numpy(image[row : row + 1])[:, None], torch.from_numpy(condition[row : row + 1]))
+        expected = list(engine.run(image[row], condition[row]).values())
+        assert len(said) == len(expected)
+        for mine, theirs in zip(said, expected, strict=True):
+            spread = float(np.ptp(theirs)) + 1.0
+            assert np.quantile(np.abs(mine.numpy().squeeze() - theirs.squeeze()), 0.99) < 2e-3 * spread
+
+
+@pytest.mark.parametrize("task", NETWORKS)
+def test_it_learns_on_from_there_and_not_from_nothing(task: str) -> None:
+    """In training each normalisation goes by its own batch: the answers stay near those of the package."""
+    torch.manual_seed(3)
+    image, condition = shown(task)
+    rows = torch.from_numpy(image)[:, None], torch.from_numpy(condition)
+    known, blank = NETWORKS[task](), NETWORKS[task]()
+    begin.begin(known, begin.weights_of(MODELS, task), image, condition)
+    with torch.no_grad():
+        trusted = known.eval()(*rows)[0].numpy()
+        learning = known.train()(*rows)[0].numpy()
+        other = blank.train()(*rows)[0].numpy()
+    assert np.corrcoef(trusted.ravel(), learning.ravel())[0, 1] > 0.9
+    assert np.abs(learning - trusted).mean() < 0.5 * np.abs(other - trusted).mean()
+
+
+def test_the_plan_knows_its_beginning_and_a_checkpoint_of_another_is_not_taken_up(tmp_path: Path) -> None:
+    few = depth_data.small(6, seed=5)
+    model = begin.weights_of(MODELS, "depth")
+    bare = depth_learn.Plan(seed=1, pictures=len(few), held_out=6, epochs=0, coarse_epochs=0)
+    assert begin.marked(bare, None) == bare
+    plan = begin.marked(bare, model)
+    assert plan.start == digest(model)
+
+    def silent(stage: str, done: int, of: int) -> None:
+        assert done <= of
+
+    begun = depth_learn.train(few, plan, checkpoint=tmp_path / "a.pt", progress=silent, start=model)
+    first = next(iter(begun.parameters()))
+    assert np.array_equal(first.detach().numpy(), stored(model)["trunk.stem.0.weight"])
+
+
+def stored(model: bytes) -> dict[str, np.ndarray]:
+    import onnx
+    from onnx import numpy_helper
+
+    return {each.name: numpy_helper.to_array(each) for each in onnx.load_model_from_string(model).graph.initializer}
+
+
+def test_another_networks_package_is_refused_by_the_name_and_shape_of_the_first_that_differs() -> None:
+    image, condition = shown("depth")
+    with pytest.raises(ModelError, match=r"--start: head\.0\.weight .* has none: it is another network"):
+        begin.begin(DepthNet(), begin.weights_of(MODELS, "defects"), image, condition)
+
+
+def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such package"):
+        begin.weights_of(tmp_path, "depth")
