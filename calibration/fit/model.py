@@ -125,6 +125,7 @@ class Model:
         moved = relief.height_m.tobytes() if self.sample.geometry.kind == LINES else b""
         if self._kept is None or self._kept[:2] != (how, moved):
             size = self.sample.pixel_size_m
-            self._kept = (how, moved, render(relief.height_m, how, pixel_size_m=size, sky=relief.sky))
+            emitted = render(relief.height_m, how, pixel_size_m=size, sky=relief.sky, smooth=True)
+            self._kept = (how, moved, emitted)
             self.renders += 1
         return relief, self._kept[2]

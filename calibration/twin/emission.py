@@ -5,18 +5,26 @@ beside and swallows, and the share of the sky that is seen. A fifth, slower: ele
 count. The sky view costs most and depends on the shape alone: keep it when only the rest is drawn again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
+Part = tuple[tuple[int, int], float]  # a whole step dx, dy, and its part of the chance
 
 AZIMUTHS = 16
 NEAR_PX = 10  # one step a pixel so far; beyond, each step is longer than the last by
 STRIDE = 1.14
-RINGS, SPOKES = 4, 8  # places around each pixel where its sides are looked at
+FINE = 2048  # places that stand for the ground around a pixel, before they are shared out
+MOST_STEPS = 64  # pixels around each one whose heights are looked at
+LEAST_PART = 2e-4  # of the chance: what is less is left out
+REFERENCE_V = 1000.0  # of the constants in `Emission`
+WIDEST_PX = 6.0  # side length: wider is a slow shade, which the share of backscattered electrons stands for
+TABULATED = 1.1  # ratio of neighbouring lengths
+GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))  # turns of it leave no direction out
 
 
 class EmissionError(ValueError):
@@ -32,14 +40,14 @@ class Emission:
     are met as well. With an offset the fit is as good and the contrast three times too small.
     """
 
-    exponent: float = 0.9  # n: yield goes as (1/cos of the slope)^n
-    steepest: float = 1.63  # limit of 1/cos: a beam that grazes a wall leaves it again
-    side: float = 2.2  # what an edge adds where all of its side is open
-    side_length_m: float = 8.7e-9  # how far from an edge electrons still come out of its side: the mean
-    side_height_m: float = 6.7e-9  # fall of the ground that opens half of the side
+    exponent: float = 0.99  # n: yield goes as (1/cos of the slope)^n
+    steepest: float = 1.65  # limit of 1/cos: a beam that grazes a wall leaves it again
+    side: float = 2.5  # what an edge adds where all of its side is open
+    side_length_m: float = 8.2e-9  # how far from an edge electrons still come out of its side: the mean
+    side_height_m: float = 5.9e-9  # fall of the ground that opens half of the side
     swallow: float = 1.0  # what ground that rises all round takes away, beyond the sky view
-    swallow_height_m: float = 18.5e-9  # rise of the ground that does half of it
-    shadow: float = 0.33  # g: power of the sky view
+    swallow_height_m: float = 12.7e-9  # rise of the ground that does half of it
+    shadow: float = 0.324  # g: power of the sky view
     floor: float = 0.0  # what still comes out of an endless hole
     indirect: float = 0.0  # share of secondaries made by backscattered electrons
     range_m: float = 32e-9  # how far those come from: `range_m(voltage)`
@@ -64,7 +72,7 @@ POSSIBLE = {
     "floor": (0.0, 1.0),
     "indirect": (0.0, 1.0),
     "range_m": (0.0, 1e-3),
-    "asymmetry": (-2.0, 2.0),
+    "asymmetry": (-1.0, 1.0),
 }
 
 
@@ -76,14 +84,16 @@ def render(
     sky: Field,
     material: Field | None = None,
     backscatter: Field | None = None,
+    smooth: bool = False,
 ) -> Field:
     """(h, w) relative yield. sky: `sky_view` of the same relief.
 
     material: relative yield of what lies there; backscatter: its coefficient relative to the plain's. None: 1.
+    smooth: as `sides` takes it.
     """
     slope_y, slope_x = np.gradient(height_m, pixel_size_m)
     lean = np.sqrt(1.0 + slope_x**2 + slope_y**2)
-    open_side, walled = sides(height_m, how, pixel_size_m=pixel_size_m)
+    open_side, walled = sides(height_m, how, pixel_size_m=pixel_size_m, smooth=smooth)
     bright = np.minimum(lean, how.steepest) ** how.exponent + how.side * open_side
     if how.asymmetry:
         bright *= 1.0 - how.asymmetry * np.clip(slope_x / lean, -1.0, 1.0)
@@ -99,37 +109,105 @@ def render(
     return np.asarray((1.0 - how.indirect) * bright + how.indirect * far, np.float32)
 
 
-def sides(height_m: Field, how: Emission, *, pixel_size_m: float) -> tuple[Field, Field]:
+def sides(height_m: Field, how: Emission, *, pixel_size_m: float, smooth: bool = False) -> tuple[Field, Field]:
     """(h, w) each, 0 on a plain .. 1: how far the ground around falls off, and how far it rises.
 
     A cascade that starts a depth below the surface and a way d from an edge comes out of the side with a chance that
-    falls as exp(-d / side_length). Rings around each pixel stand for equal parts of that chance.
+    falls as exp(-d / side_length). The pixels around stand for their parts of that chance, so that a wall is as bright
+    in all whatever the pixels' size: where they are coarse, their neighbours' part is small.
+    smooth: in the side's length too, for a fit; at up to twice the cost.
     """
     relief = np.asarray(height_m, np.float32)
     down, up = np.zeros_like(relief), np.zeros_like(relief)
     fall, rise = np.float32(how.side_height_m), np.float32(how.swallow_height_m)
-    for dx, dy in _places(how.side_length_m / pixel_size_m):
-        drop = relief - _shifted(relief, dx, dy)
-        below = np.maximum(drop, 0.0)
-        down += below / (below + fall)
+    length_px = how.side_length_m / pixel_size_m
+    parts = _between(length_px) if smooth else _parts(length_px)
+    reach = max((max(abs(dx), abs(dy)) for (dx, dy), _ in parts), default=0)
+    around = cv2.copyMakeBorder(relief, reach, reach, reach, reach, cv2.BORDER_REFLECT)
+    h, w = relief.shape
+    drop, beyond, share = (np.empty_like(relief) for _ in range(3))  # 64 times over: nothing is allocated inside
+    for (dx, dy), part in parts:
+        np.subtract(relief, around[reach + dy : reach + dy + h, reach + dx : reach + dx + w], out=drop)
+        np.maximum(drop, 0.0, out=beyond)
+        down += _opened(beyond, fall, np.float32(part), share)
         if how.swallow:
-            above = below - drop
-            up += above / (above + rise)
-    count = np.float32(RINGS * SPOKES)
-    return down / count, up / count
+            np.subtract(beyond, drop, out=beyond)
+            up += _opened(beyond, rise, np.float32(part), share)
+    return down, up
 
 
-def _places(length_px: float) -> list[tuple[float, float]]:
-    """dx, dy: the middles of equal parts of an exponential of that mean, in turn between the spokes and beside them."""
-    chances = (np.arange(RINGS) + 0.5) / RINGS
-    places = []
-    for ring, away in enumerate(-length_px * np.log(1.0 - chances)):
-        turns = 2.0 * np.pi * (np.arange(SPOKES) + 0.25 + 0.5 * (ring % 2)) / SPOKES
-        places += [(float(away * np.cos(turn)), float(away * np.sin(turn))) for turn in turns]
-    return places
+def _opened(step: Field, half: np.float32, part: np.float32, out: Field) -> Field:
+    """part * step / (step + half), in `out`."""
+    np.add(step, half, out=out)
+    np.divide(step, out, out=out)
+    return np.multiply(out, part, out=out)
+
+
+@lru_cache(maxsize=64)
+def _parts(length_px: float) -> tuple[Part, ...]:
+    """((dx, dy), part): whole steps and their parts of a round exponential of that mean; opposite steps weigh alike.
+
+    Fine places are shared out between the four pixels around each. Where that makes too many steps, as many coarser
+    places each go to their nearest pixel.
+    """
+    parts = _shared(_places(length_px, FINE))
+    if len(parts) > MOST_STEPS:
+        away = np.rint(_places(length_px, MOST_STEPS)).astype(int)
+        parts = {}
+        for dx, dy in away.tolist():
+            parts[dx, dy] = parts.get((dx, dy), 0.0) + 1.0 / len(away)
+    return tuple(parts.items())
+
+
+def _between(length_px: float) -> tuple[Part, ...]:
+    """Those of two tabulated lengths, mixed: whole steps alone jump as the length grows."""
+    power = float(np.log(length_px) / np.log(TABULATED))
+    below = int(np.floor(power))
+    mixed: dict[tuple[int, int], float] = {}
+    for which, weight in ((below, below + 1 - power), (below + 1, power - below)):
+        for step, part in _parts(TABULATED**which):
+            mixed[step] = mixed.get(step, 0.0) + weight * part
+    return tuple(mixed.items())
+
+
+def _shared(places: NDArray[np.float64]) -> dict[tuple[int, int], float]:
+    parts: dict[tuple[int, int], float] = {}
+    whole = np.floor(places).astype(int)
+    for (x, y), (right, below) in zip(whole.tolist(), (places - whole).tolist(), strict=True):
+        for dx, across in ((0, 1.0 - right), (1, right)):
+            for dy, down in ((0, 1.0 - below), (1, below)):
+                parts[x + dx, y + dy] = parts.get((x + dx, y + dy), 0.0) + across * down / len(places)
+    return {step: part for step, part in parts.items() if step != (0, 0) and part > LEAST_PART}
+
+
+def _places(length_px: float, count: int) -> NDArray[np.float64]:
+    """(count, 2) dx, dy: the middles of equal parts of the exponential along a spiral, each with its opposite."""
+    turn = np.arange(count // 2)
+    away = -length_px * np.log(1.0 - (turn + 0.5) / (count // 2))
+    angle = GOLDEN_ANGLE * turn
+    half = np.stack([away * np.cos(angle), away * np.sin(angle)], axis=1)
+    return np.asarray(np.concatenate([half, -half]))
 
 
 SILICON_1KEV = Emission()
+
+
+def at_voltage(how: Emission, voltage_v: float, *, pixel_size_m: float) -> Emission:
+    """The same at another voltage: what an edge lights up grows with the range of the electrons, to WIDEST_PX at most.
+
+    Below 1 kV it stays: secondaries come from no less deep. Raises EmissionError for a voltage that is none.
+    """
+    if not 0.0 < voltage_v < np.inf:
+        raise EmissionError(f"emission: {voltage_v} V is no accelerating voltage")
+    grown = range_m(voltage_v) / range_m(REFERENCE_V)
+    by = max(min(grown, WIDEST_PX * pixel_size_m / how.side_length_m), 1.0)
+    return replace(
+        how,
+        side_length_m=how.side_length_m * by,
+        side_height_m=how.side_height_m * by,
+        swallow_height_m=how.swallow_height_m * by,
+        range_m=range_m(voltage_v),
+    )
 
 
 def sky_view(height_m: Field, *, pixel_size_m: float, azimuths: int = AZIMUTHS) -> Field:
