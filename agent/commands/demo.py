@@ -17,8 +17,18 @@ from rich.console import Console
 from rich.live import Live
 
 from agent.commands.board import Board
-from agent.commands.microscope import specimen_settings
-from agent.errors import BeamsideError
+from agent.commands.specimens import (
+    CellOption,
+    InvertedOption,
+    LayerOption,
+    LayoutOptions,
+    ProfileOption,
+    ScaleOption,
+    profile_settings,
+    specimen_errors,
+    specimen_settings,
+)
+from agent.errors import BeamsideError, UsageError
 
 if TYPE_CHECKING:
     from agent.commands.report_page import Account
@@ -35,7 +45,15 @@ REPORT = Path("beamside-demo")
 
 def demo(
     episodes: Annotated[int, typer.Option(min=1, help="How many times to focus.")] = 5,
-    specimen: Annotated[str, typer.Option(help="A specimen's name or an image; default: the textured ones.")] = "",
+    specimen: Annotated[
+        str,
+        typer.Option(help="A specimen's name, an image or a layout (GDSII, OASIS, mask); default: the textured ones."),
+    ] = "",
+    layout_scale_nm: ScaleOption = None,
+    layout_layer: LayerOption = "",
+    layout_cell: CellOption = "",
+    layout_inverted: InvertedOption = False,
+    profile: ProfileOption = None,
     start_defocus_m: Annotated[float | None, typer.Option(help="Metres; default: within 12 half depths.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next ones count up.")] = 1,
     snr: Annotated[float, typer.Option(min=0.01, max=100, help="Per pixel, in focus.")] = 1.8,
@@ -47,7 +65,10 @@ def demo(
     """Watch the loop close on a virtual microscope. Exit 0 when all episodes ran, whatever their ends."""
     from calibration.twin.episode import plan
 
-    given = {**specimen_settings(specimen)} if specimen else {}
+    layout = LayoutOptions(layout_scale_nm, layout_layer, layout_cell, layout_inverted)
+    if not specimen and layout.given:
+        raise UsageError(f"{layout.given[0]}: of which layout? give its file with --specimen")
+    given = profile_settings(profile) | (specimen_settings(specimen, layout) if specimen else {})
     plans = plan(episodes, seed=seed, snr=snr, start_defocus_m=start_defocus_m, **given)
     folder = report if report is not None else (None if as_json else REPORT)
     board, console = Board(len(plans), fields), Console(stderr=as_json)
@@ -92,7 +113,8 @@ def _session(scratch: Path, first: "MicroscopeSettings", alpha_error: float) -> 
     from calibration.twin.microscope import VirtualMicroscope
 
     ends = [f"ipc://{scratch}/{name}.ipc" for name in ("frames", "advice", "commands")]
-    scope = VirtualMicroscope(first)
+    with specimen_errors():
+        scope = VirtualMicroscope(first)
     scope.certificate(alpha_error=alpha_error).save(scratch / "certificate.json")
     link = Link(*ends)
     with (scratch / "agent.log").open("w") as log:
@@ -138,7 +160,8 @@ def _run(controller: "Controller", settings: "MicroscopeSettings", board: Board,
 
     board.begin(settings)
     live.update(board.table())
-    episode = run_episode(controller, settings, on_frame=seen)
+    with specimen_errors():
+        episode = run_episode(controller, settings, on_frame=seen)
     board.end(episode)
     live.update(board.table())
     return episode

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.bridges.files import read_image
+from agent.commands.specimens import (
+    CellOption,
+    InvertedOption,
+    LayerOption,
+    LayoutOptions,
+    ProfileOption,
+    ScaleOption,
+    profile_settings,
+    specimen_errors,
+    specimen_settings,
+)
 from agent.errors import BeamsideError, UsageError
 from agent.settings import endpoints, load
 
@@ -18,7 +28,14 @@ if TYPE_CHECKING:
 
 
 def microscope(
-    specimen: Annotated[str, typer.Option(help="A specimen's name, or an image file to be looked at.")] = "tin-balls",
+    specimen: Annotated[
+        str, typer.Option(help="A specimen's name, an image file to be looked at, or a layout (GDSII, OASIS, mask).")
+    ] = "tin-balls",
+    layout_scale_nm: ScaleOption = None,
+    layout_layer: LayerOption = "",
+    layout_cell: CellOption = "",
+    layout_inverted: InvertedOption = False,
+    profile: ProfileOption = None,
     frames: Annotated[str, typer.Option(help="Endpoint to bind; default as `beamside run` connects to.")] = "",
     advice: Annotated[str, typer.Option(help="The agent's advice endpoint.")] = "",
     commands: Annotated[str, typer.Option(help="The agent's command endpoint.")] = "",
@@ -27,7 +44,9 @@ def microscope(
         float | None, typer.Option(help="Metres; default: from the seed, within 12 half depths of focus.")
     ] = None,
     snr: Annotated[float, typer.Option(min=0.01, max=100, help="Per pixel, in focus.")] = 1.8,
-    pixel_size_m: Annotated[float | None, typer.Option(min=1e-11, max=1e-6, help="Metres; default 10 nm.")] = None,
+    pixel_size_m: Annotated[
+        float | None, typer.Option(min=1e-11, max=1e-6, help="Metres; default 10 nm, for a layout by its pitch.")
+    ] = None,
     drift_px: Annotated[
         float | None, typer.Option(min=0, max=5, help="Drift towards +x, pixels a frame; default: from the seed.")
     ] = None,
@@ -50,14 +69,16 @@ def microscope(
 
     if bits not in (8, 16):
         raise UsageError(f"--bits {bits}: 8 or 16")
-    given = specimen_settings(specimen)
+    layout = LayoutOptions(layout_scale_nm, layout_layer, layout_cell, layout_inverted)
+    given = profile_settings(profile) | specimen_settings(specimen, layout, pixel_size_m=pixel_size_m)
     given |= {"pixel_size_m": pixel_size_m} if pixel_size_m else {}
     given |= {"drift_px_per_frame": (drift_px, 0.0)} if drift_px is not None else {}
     settings = MicroscopeSettings(
         seed=seed, start_defocus_m=start_defocus_m, snr=snr, bits=bits, databar_rows=databar_rows,
         session=f"microscope-{time.time_ns()}", **given,
     )  # fmt: skip
-    scope = VirtualMicroscope(settings)
+    with specimen_errors():
+        scope = VirtualMicroscope(settings)
     if certificate is not None:
         _certify(scope, certificate, alpha_error)
     wanted = zip((frames, advice, commands), endpoints(load()), strict=True)
@@ -70,20 +91,6 @@ def microscope(
     finally:
         link.close()
     _tell(controller, as_json)
-
-
-def specimen_settings(specimen: str) -> dict[str, Any]:
-    """A specimen's name, or an image: its texture without the data bar, and of its metadata only the pixel size."""
-    from calibration.twin.specimen import NAMES
-
-    if specimen in NAMES:
-        return {"specimen": specimen}
-    if not Path(specimen).exists():
-        raise UsageError(f"specimen {specimen!r}: known are {', '.join(NAMES)}, or an image file")
-    pixels, optics = read_image(Path(specimen))
-    shown = pixels[: pixels.shape[0] - (optics.databar_rows or 0)]
-    known = {"pixel_size_m": optics.pixel_size_m} if optics.pixel_size_m else {}
-    return {"specimen": specimen, "picture": shown, **known}
 
 
 def _certify(scope: Any, path: Path, alpha_error: float) -> None:
@@ -111,6 +118,7 @@ def _tell(controller: "Controller", as_json: bool) -> None:
         "session": scope.session,
         "specimen": scope.settings.specimen,
         "seed": scope.settings.seed,
+        "pixel_size_m": scope.settings.pixel_size_m,
         "frames": controller.number,
         "start_defocus_m": scope.drawn.start_defocus_m,
         "residual_m": scope.defocus_m,

@@ -1,7 +1,7 @@
 """The frames that `beamside calibrate twin` fits to: pictures or counts, with the geometry that is beside them.
 
-A frame of a Monte Carlo folder brings its heights and probe; else heights from a folder, a line-space from a file
-beside the frame, or one line-space for all.
+A frame of a Monte Carlo folder brings its heights, probe, voltage and material; else heights from a folder, a
+line-space from a file beside the frame, or one line-space for all.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SCENES, COUNTS, HEIGHTS_NM = "scenes.json", "_SE.npy", "_height_px_nm.npy"
 SIDECARS = (".toml", ".json")
 SIDECAR_KEYS = ("pitch_m", "cd_m", "height_m", "side_wall_deg", "rounding_m", "pixel_size_m")
+VOLTAGES = ("landing_energy_ev", "accelerating_voltage_v")  # of a scene: what lands counts, where both are told
 NM = 1e-9
 
 Window = tuple[slice, slice]
@@ -87,12 +88,49 @@ def _scenes(folder: Path, name: str | None, asked: Asked) -> "list[Sample]":
         bad = next((each for each in entries if not isinstance(each, Scene)), None)
         if bad is not None:
             raise BeamsideError(f"{folder / SCENES}: {bad.name}: {getattr(bad, 'error', 'cannot be read')}")
-        return [_scene(folder, each, asked) for each in entries if isinstance(each, Scene)]
+        facts = _facts(folder)
+        scenes = [each for each in entries if isinstance(each, Scene)]
+        return [_scene(folder, each, facts[each.name], asked) for each in scenes]
     except SceneError as error:
         raise BeamsideError(str(error)) from error
 
 
-def _scene(folder: Path, scene: Any, asked: Asked) -> "Sample":
+@dataclass(frozen=True)
+class _Facts:
+    """What the list says of a scene's beam and specimen, beside what every scene must have; None: nothing."""
+
+    voltage_v: float | None
+    material: str | None
+
+
+def _facts(folder: Path) -> dict[str, _Facts]:
+    """By scene; the list was read before and is one."""
+    entries = json.loads((folder / SCENES).read_text(encoding="utf-8"))
+    named = [each for each in entries if isinstance(each, dict) and isinstance(each.get("name"), str)]
+    return {each["name"]: _Facts(_voltage_v(folder, each), _material(folder, each)) for each in named}
+
+
+def _voltage_v(folder: Path, entry: dict[str, Any]) -> float | None:
+    name, value = next(((name, entry[name]) for name in VOLTAGES if entry.get(name) is not None), ("", None))
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
+        where = f"{folder / SCENES}: {entry['name']}"
+        raise BeamsideError(f"{where}: {name} = {value!r}; expected volts, a number above zero")
+    return float(value)
+
+
+def _material(folder: Path, entry: dict[str, Any]) -> str | None:
+    from calibration.twin.matter import MATERIALS
+
+    value = entry.get("material")
+    if value is None or value in MATERIALS:
+        return value
+    where = f"{folder / SCENES}: {entry['name']}"
+    raise BeamsideError(f"{where}: material = {value!r}; expected one of {', '.join(MATERIALS)}, or none (silicon)")
+
+
+def _scene(folder: Path, scene: Any, facts: _Facts, asked: Asked) -> "Sample":
     from calibration.evaluate.scenes import load
     from calibration.fit.geometry import known
     from calibration.fit.sample import Sample
@@ -111,6 +149,8 @@ def _scene(folder: Path, scene: Any, asked: Asked) -> "Sample":
         counts=True,
         black=_black(asked, counts=True),
         spot=None if asked.fit_probe else spot,
+        voltage_v=facts.voltage_v,
+        material=facts.material,
     )
 
 

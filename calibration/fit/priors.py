@@ -11,11 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.twin.emission import SILICON_1KEV, Emission, range_m
+from calibration.twin.matter import MATERIALS
 from calibration.twin.profile import EMISSION, FACTOR, KEEP, LENGTH, SIGMA, STRENGTH, STRETCH_X, STRETCH_XY
 from calibration.twin.scan import VARIANCE_FACTOR
 
 REFERENCE_V = 1000.0  # of the constants in `Emission`
 RANGE_DOUBT = 4.0  # factor either way on Kanaya and Okayama's range
+ATOMIC_WEIGHT = {
+    1: 1.008, 6: 12.01, 7: 14.01, 8: 16.0, 14: 28.1, 22: 47.87, 29: 63.55, 50: 118.7, 74: 183.8, 79: 197.0,
+}  # fmt: skip
+DENSITY = {
+    "Si": 2.33, "SiO2": 2.2, "resist": 1.18, "W": 19.3, "Cu": 8.96, "TiN": 5.4, "C": 2.0, "Sn": 7.29, "Au": 19.3,
+    "polymer": 0.94,
+}  # fmt: skip  # g/cm^3
 SPOT_PX = (0.15, 0.6, 8.0)  # sigma: below the first a pixel does not show it
 NO_MORE_THAN_CHANCE = 1.0 / math.sqrt(12.0)  # standard deviation of what is anywhere between the bounds: 0.29
 
@@ -64,10 +72,21 @@ BY_LOGARITHM = ("steepest", "side_length_m", "side_height_m", "swallow_height_m"
 RANGE = "range_m"
 
 
-def priors(pixel_size_m: float, voltage_v: float | None = None) -> tuple[Prior, ...]:
-    """All constants but the noise. pixel_size_m: the finest of the frames; voltage_v: None counts as 1 keV."""
-    grown = max(range_m(voltage_v or REFERENCE_V) / range_m(REFERENCE_V), 1.0)
-    free = tuple(_emitted(each.name, grown) for each in fields(Emission) if each.name in RANGES or each.name == RANGE)
+def reach_m(voltage_v: float | None = None, material: str | None = None) -> float:
+    """Kanaya and Okayama's range in a material; elements slow electrons by their share of the mass. None: 1 keV, Si."""
+    solid, voltage = MATERIALS[material or "Si"], voltage_v or REFERENCE_V
+    density = DENSITY[solid.name]
+    slowed = (
+        share / range_m(voltage, atomic_weight=ATOMIC_WEIGHT[number], number=number, density=density)
+        for number, share in solid.elements
+    )
+    return 1.0 / sum(slowed)
+
+
+def priors(pixel_size_m: float, voltage_v: float | None = None, material: str | None = None) -> tuple[Prior, ...]:
+    """All constants but the noise. pixel_size_m: the finest of the frames; None: 1 keV, silicon."""
+    reach = reach_m(voltage_v, material)
+    free = tuple(_emitted(each.name, reach) for each in fields(Emission) if each.name in RANGES or each.name == RANGE)
     low, usual, high = (pixel_size_m * px for px in SPOT_PX)
     return (
         *free,
@@ -80,11 +99,11 @@ def priors(pixel_size_m: float, voltage_v: float | None = None) -> tuple[Prior, 
     )
 
 
-def _emitted(name: str, grown: float) -> Prior:
-    """grown: how many times 1 keV's range electrons go; edges shine up to so much further."""
+def _emitted(name: str, reach: float) -> Prior:
+    """reach: how far electrons go; where that is further than in silicon at 1 keV, edges may shine further too."""
     usual = float(getattr(SILICON_1KEV, name))
+    grown = max(reach / range_m(REFERENCE_V), 1.0)
     if name == RANGE:
-        reach = range_m(REFERENCE_V) * grown
         return Prior(EMISSION + name, reach, reach / RANGE_DOUBT, reach * RANGE_DOUBT, log=True)
     low, high = RANGES[name]
     stretched = high * grown if name.endswith("_m") else high

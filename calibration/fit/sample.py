@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from calibration.fit.errors import FitError
 from calibration.fit.geometry import Geometry
+from calibration.twin.matter import MATERIALS
 from calibration.twin.profile import Spot
 
 Field = NDArray[np.float32]
@@ -32,6 +33,12 @@ class Sample:
     black: float | None = None  # level without signal; None: to be found, as an offset
     spot: Spot | None = None  # None: to be found
     voltage_v: float | None = None
+    material: str | None = None  # of all that is seen, a name of `matter.MATERIALS`; None: counts as silicon
+
+    @property
+    def brightness(self) -> float:
+        """Relative yield of flat ground: one material everywhere is a factor on the gain."""
+        return MATERIALS[self.material or "Si"].brightness
 
 
 def valid_of(levels: NDArray[Any], *, cut_out: bool) -> NDArray[np.bool_]:
@@ -55,6 +62,10 @@ def check(samples: list[Sample], parameters: int) -> None:
     for each in samples:
         if not np.isfinite(each.levels).all():
             raise FitError(f"{each.name}: {int((~np.isfinite(each.levels)).sum())} levels are not finite numbers")
+        if each.voltage_v is not None and not (np.isfinite(each.voltage_v) and each.voltage_v > 0.0):
+            raise FitError(f"{each.name}: accelerating voltage {each.voltage_v:g} V; expected a number above zero")
+        if each.material is not None and each.material not in MATERIALS:
+            raise FitError(f"{each.name}: material {each.material!r}; expected one of {', '.join(MATERIALS)}")
     pixels = sum(int(each.valid.sum()) for each in samples)
     wanted = parameters + sum(2 + len(each.geometry.free) for each in samples)
     if pixels > MOST_PIXELS:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from calibration.fit.doubt import BOX_PX, doubt, pairs, undetermined
 from calibration.fit.noise import Noise
-from calibration.fit.priors import NOISE, Prior, priors, start
+from calibration.fit.priors import NOISE, Prior, priors, reach_m, start
 from calibration.fit.sample import Sample, check
 from calibration.fit.solve import Begin, Solved, solve
 from calibration.twin.profile import SIGMA, STRETCH_X, STRETCH_XY, FrameFit, Pair, Parameter, stretch_of
@@ -35,9 +35,8 @@ class Fitted:
 def fit(samples: Sequence[Sample], *, progress: Callable[[str, int, int], None] = lambda s, n, of: None) -> Fitted:
     """Raises FitError where there is nothing to fit."""
     finest = min((each.pixel_size_m for each in samples), default=1e-9)
-    voltages = [each.voltage_v for each in samples if each.voltage_v is not None]
-    everything = priors(finest, float(np.median(voltages)) if voltages else None)
-    check(list(samples), len(everything))
+    check(list(samples), len(priors(finest)))
+    everything = priors(finest, *_typical(samples))
     given = _given_spot(samples)
     free = tuple(prior for prior in everything if prior.name not in given)
     fixed = {prior.name: given.get(prior.name, prior.value) for prior in everything}
@@ -63,6 +62,13 @@ class _Account:
     given: dict[str, float]
     lost: dict[str, float]  # not determined: one sigma as the frames alone have it, share of the range
     renders: int
+
+
+def _typical(samples: Sequence[Sample]) -> tuple[float | None, str | None]:
+    """Voltage and material of the frame whose electrons go the middle way; of those that tell their voltage, if any."""
+    told = [each for each in samples if each.voltage_v is not None] or list(samples)
+    middle = sorted(told, key=lambda each: reach_m(each.voltage_v, each.material))[len(told) // 2]
+    return middle.voltage_v, middle.material
 
 
 def _given_spot(samples: Sequence[Sample]) -> dict[str, float]:
@@ -131,7 +137,7 @@ def _frame(sample: Sample, solved: Solved, index: int, sigma: Vector) -> FrameFi
         geometry=sample.geometry.kind,
         shape=(sample.levels.shape[0], sample.levels.shape[1]),
         pixel_size_m=sample.pixel_size_m,
-        gain=seen.gain,
+        gain=seen.gain / sample.brightness,  # the model renders silicon
         offset=seen.offset,
         nrmse=nrmse(sample.levels, seen.levels, noise, sample.valid),
         noise_slope=noise.slope,

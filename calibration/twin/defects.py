@@ -24,6 +24,8 @@ TELLS_YIELD = 0.03
 APART_PX = 8  # between two boxes: each is a defect of its own
 OWN_ROUGHNESS = 3.0  # standard deviations of a line's own width that a change of width must pass
 CHARGING_SHARE = 0.2  # of the particles
+COMPACT = ("bridge", "microbridge", "break", "necking", "other")  # one wire or space, over a pitch or so
+LONGEST_PITCHES = 4.0
 
 # What happens to each kind of sketch, in shares. Scratch, collapse, pit and necking more often than on a wafer: they
 # were learnt last of all.
@@ -149,6 +151,8 @@ def inject(
     if area < 2:
         return sketch, None
     x0, y0, x1, y1 = box = _box(differs)
+    if name in COMPACT and max(x1 - x0, y1 - y0) > LONGEST_PITCHES * sketch.pitch + APART_PX:
+        return sketch, None  # wires at random: it took in what lies far along the same way
     largest = float(step.ravel()[int(np.argmax(np.abs(step)))])
     tail = None
     if name == "particle" and rng.random() < CHARGING_SHARE:

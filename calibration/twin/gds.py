@@ -24,11 +24,39 @@ def read(path: Path, *, pixel_size_m: float, layer: Layer | None = None, cell: s
     """
     if not (np.isfinite(pixel_size_m) and pixel_size_m > 0.0):
         raise SpecimenError(f"layout {path}: pixel size {pixel_size_m} m; needs a positive number")
+    polygons, unit_m = _polygons(path, layer, cell)
+    corners = [np.asarray(each.points) * unit_m / pixel_size_m for each in polygons]
+    number, datatype = _of(polygons[0])
+    return Design(_filled(corners, path), pixel_size_m, f"{path} layer {number}/{datatype}")
+
+
+def scale_m(path: Path, *, layer: Layer | None = None, cell: str | None = None) -> tuple[float, float]:
+    """The local pitch as `Design.pitch_px` has it, by areas and outlines; and the shorter side of all that is drawn."""
+    polygons, unit_m = _polygons(path, layer, cell)
+    corners = np.concatenate([np.asarray(each.points) for each in polygons])
+    edge, covered = sum(each.perimeter() for each in polygons), sum(each.area() for each in polygons)
+    sides = np.ptp(corners, axis=0)
+    width, both = 2.0 * covered / edge, 2.0 * float(sides.prod()) / edge
+    rarer = min(width, both - width)  # nothing, where polygons fill their box: then their own width counts
+    pitch = min(both, 3.0 * rarer) if rarer > 1e-6 * both else width
+    return float(unit_m * pitch), float(unit_m * sides.min())
+
+
+def begins_as_one(path: Path) -> bool:
+    """Does the file begin as GDSII or OASIS do? A file that cannot be opened does not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(OASIS)).startswith((GDS, OASIS))
+    except OSError:
+        return False
+
+
+def _polygons(path: Path, layer: Layer | None, cell: str | None) -> tuple[list[Any], float]:
+    """Those of one layer of one cell, at least one of them; and their unit, m."""
     library = _library(path)
     polygons = _cell(library, cell, path).get_polygons()
     chosen = _layer(polygons, layer, path)
-    corners = [np.asarray(each.points) * library.unit / pixel_size_m for each in polygons if _of(each) == chosen]
-    return Design(_filled(corners, path), pixel_size_m, f"{path} layer {chosen[0]}/{chosen[1]}")
+    return [each for each in polygons if _of(each) == chosen], float(library.unit)
 
 
 def _library(path: Path) -> Any:

@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.certificate import Certificate, Limits
-from calibration.optics import half_depth_of_focus_m, probe_fw50_m, wavelength_m
+from calibration.optics import FW50_PER_SIGMA, half_depth_of_focus_m, probe_fw50_m, wavelength_m
 from calibration.twin.column import SMALL_CHANGE_SETTLE_S, Actuator
+from calibration.twin.emission import SILICON_1KEV, Emission, at_voltage
+from calibration.twin.mask import Design
 from calibration.twin.possible import check
-from calibration.twin.probe import Probe, needs_waves
+from calibration.twin.probe import DIFFRACTION_FW50, Probe, needs_waves
+from calibration.twin.profile import SIGMA, Profile
 from calibration.twin.scan import VARIANCE_FACTOR
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
@@ -30,7 +33,9 @@ class MicroscopeSettings:
     specimen: str = "tin-balls"  # a name, or the picture's when `picture` is given
     picture: NDArray[Any] | None = field(default=None, repr=False)  # texture only
     height_m: NDArray[np.float32] | None = field(default=None, repr=False)  # with it `picture` is the emission itself
+    layout: Design | None = field(default=None, repr=False)  # printed and rendered; its heights take part in the focus
     topography: bool = False  # a named specimen's own heights take part in the focus
+    emission: Emission | None = None  # of named specimens and layouts; None: silicon at this voltage
     seed: int = 0
     instrument_seed: int = 0
     session: str | None = None
@@ -39,6 +44,7 @@ class MicroscopeSettings:
     pixel_size_m: float = 10e-9
     alpha_rad: float = 5e-3
     accelerating_voltage_v: float = 5000.0
+    focused_fw50_m: float | None = None  # what a profile measured; None: what the column's aberrations leave
     skirt: float = 0.0  # share of the current three times as wide as the focused probe; 0.1 is usual
     dwell_s: float = 0.936e-6
     beam_current_a: float | None = None  # None: what `snr` needs
@@ -92,12 +98,19 @@ class MicroscopeSettings:
         return self.dwell_s * self.shape[1] * 1.1
 
     @property
+    def lit(self) -> Emission:
+        """How named specimens and layouts shine; a picture has its own light."""
+        if self.emission is not None:
+            return self.emission
+        return at_voltage(SILICON_1KEV, self.accelerating_voltage_v, pixel_size_m=self.pixel_size_m)
+
+    @property
     def probe(self) -> Probe:
         """The beam but for its focus: waves where pixels are fine, the geometric disc elsewhere."""
-        waves = needs_waves(self.pixel_size_m, self.alpha_rad, self.accelerating_voltage_v)
+        waves = self._has_waves
         return Probe(
             alpha_rad=self.alpha_rad,
-            fw50_m=probe_fw50_m(self.alpha_rad, self.accelerating_voltage_v, diffraction=not waves),
+            fw50_m=self._floor_m if waves else self.fw50_m,
             wavelength_m=wavelength_m(self.accelerating_voltage_v) if waves else None,
             skirt=self.skirt,
         )
@@ -111,12 +124,48 @@ class MicroscopeSettings:
     @property
     def fw50_m(self) -> float:
         """The true in-focus probe, diffraction included."""
-        return probe_fw50_m(self.alpha_rad, self.accelerating_voltage_v)
+        if self.focused_fw50_m is None:
+            return probe_fw50_m(self.alpha_rad, self.accelerating_voltage_v)
+        # Nothing is finer than what diffraction leaves, where pixels are fine enough to show that.
+        return float(np.hypot(self._floor_m, self._diffraction_m)) if self._has_waves else self.focused_fw50_m
+
+    @property
+    def _has_waves(self) -> bool:
+        return needs_waves(self.pixel_size_m, self.alpha_rad, self.accelerating_voltage_v)
+
+    @property
+    def _diffraction_m(self) -> float:
+        return DIFFRACTION_FW50 * wavelength_m(self.accelerating_voltage_v) / self.alpha_rad
+
+    @property
+    def _floor_m(self) -> float:
+        """The in-focus probe but for diffraction, which the waves bring themselves."""
+        if self.focused_fw50_m is None:
+            return probe_fw50_m(self.alpha_rad, self.accelerating_voltage_v, diffraction=False)
+        return float(np.sqrt(max(self.focused_fw50_m**2 - self._diffraction_m**2, 0.0)))
 
     @property
     def half_depth_of_focus_m(self) -> float:
         """h_eff."""
         return half_depth_of_focus_m(self.pixel_size_m, self.alpha_rad, self.fw50_m)
+
+
+def fitted(profile: Profile) -> dict[str, Any]:
+    """What a profile says of a microscope, by the names of its settings.
+
+    The probe only where the frames told it, and round: its ellipse is the stigmators' affair.
+    """
+    charging = profile.charging
+    found: dict[str, Any] = {
+        "emission": profile.emission,
+        "variance_factor": profile.variance_factor,
+        "charging": charging.strength,
+        "charging_length_px": charging.length_px,
+        "amplifier_lag_px": profile.lag_px,
+    }
+    if profile.determined(SIGMA):
+        found["focused_fw50_m"] = FW50_PER_SIGMA * profile.value(SIGMA)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

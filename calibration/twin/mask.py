@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,12 @@ class Design:
     pixel_size_m: float
     source: str
 
-    @property
+    @cached_property
     def width_px(self) -> float:
         """Twice the covered area over the length of the edges: the width of a long line."""
         return float(2.0 * self.cover.sum() / _edge_px(self.cover))
 
-    @property
+    @cached_property
     def pitch_px(self) -> float:
         """The local scale: width and space together where they alternate, three times the smaller where one is rare."""
         both = float(2.0 * self.cover.size / _edge_px(self.cover))
@@ -74,6 +75,16 @@ def of_picture(
     if between > BETWEEN_SHARE:
         raise SpecimenError(f"design {source}: not binary, {between:.0%} of its pixels are grey; cut it at a threshold")
     return Design(np.asarray(1.0 - cover if inverted else cover, np.float32), pixel_size_m, source)
+
+
+def coarser(design: Design, factor: int) -> Design:
+    """Pixels so many times as large, each with the covered share of those it is made of: a field prints faster."""
+    if factor <= 1 or min(design.cover.shape) < 2 * factor:
+        return design
+    h, w = (side // factor * factor for side in design.cover.shape)
+    blocks = design.cover[:h, :w].reshape(h // factor, factor, w // factor, factor)
+    cover = np.asarray(blocks.mean(axis=(1, 3)), np.float32)
+    return replace(design, cover=cover, pixel_size_m=factor * design.pixel_size_m)
 
 
 def sketch_of(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agent.messages import Optics, Outcome
 from calibration.certificate import Certificate
-from calibration.twin import charge, scan, specimen
+from calibration.twin import cad, charge, scan, specimen
 from calibration.twin.column import Column
 from calibration.twin.exposure import Exposure, Span
 from calibration.twin.instrument import MicroscopeSettings, certify, draw
@@ -206,10 +206,14 @@ class VirtualMicroscope:
         if s.picture is not None:
             return specimen.from_image(s.picture, s.shape, seed=seed), None, (0, 0)
         size, home = (s.shape[0] + 2 * MARGIN, s.shape[1] + 2 * MARGIN), (MARGIN, MARGIN)
+        if s.layout is not None:
+            seen = cad.surface(s.layout, size, pixel_size_m=s.pixel_size_m, seed=seed)
+            return specimen.shown(seen, s.lit), seen.height_m, home
         if not s.topography:
-            return specimen.make(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed), None, home
+            made = specimen.make(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed, how=s.lit)
+            return made, None, home
         seen = specimen.surface(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed)
-        return specimen.shown(seen), seen.height_m, home
+        return specimen.shown(seen, s.lit), seen.height_m, home
 
     def _dose(self, in_focus: NDArray[np.float32]) -> float:
         s = self.settings

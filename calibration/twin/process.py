@@ -6,7 +6,7 @@ what dose and focus do.
 """
 
 from dataclasses import dataclass
-from math import log, radians, sqrt, tan
+from math import inf, log, radians, sqrt, tan
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ FINE_PITCH_M = 250e-9  # coarser patterns were made with coarser light: their ro
 WALL_DEG = (78.0, 89.0)
 ASPECT = (0.25, 2.2)  # height to gap: from flat to where a vertical beam sees no floor any more
 HEIGHT_PX = (2.5, 64.0)
+ROUND = 1e-9  # of a length: two halves may make a little more than the whole
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,20 @@ class Process:
                 f"side_wall_deg {self.side_wall_deg:g}: a wall past vertical hides its own foot; needs 0 < angle <= 90"
             )
         for name in ("foot_m", "top_m", "rounding_m", "blur", "rough_sigma_m"):
-            if not getattr(self, name) >= 0.0:
-                raise SpecimenError(f"{name} {getattr(self, name):g}: needs a value of 0 or more")
+            if not 0.0 <= getattr(self, name) < inf:
+                raise SpecimenError(f"{name} {getattr(self, name):g}: needs a finite value of 0 or more")
+        _positive("rough_xi_m", self.rough_xi_m, "m")
+        if not 0.0 < self.hurst <= 1.0:
+            raise SpecimenError(f"hurst {self.hurst:g}: needs a value above 0, at most 1")
+        if not -1.0 <= self.correlation <= 1.0:
+            raise SpecimenError(f"correlation {self.correlation:g}: of facing edges, needs a value from -1 to 1")
         if not 0.0 < self.threshold < 1.0:
             raise SpecimenError(f"threshold {self.threshold:g}: of the aerial image, needs a value between 0 and 1")
-        if max(self.foot_m, self.top_m) > self.height_m:
-            raise SpecimenError(f"foot_m, top_m: no rounding is larger than the height of {self.height_m:g} m")
+        if self.foot_m + self.top_m > self.height_m * (1.0 + ROUND):
+            raise SpecimenError(
+                f"foot_m {self.foot_m:g} and top_m {self.top_m:g}: together no larger than the height of "
+                f"{self.height_m:g} m, or the wall between them has none left"
+            )
         matter.brightness(self.film)
         matter.brightness(self.ground)
 

@@ -124,6 +124,10 @@ class Profile:
         except EmissionError as error:
             raise ProfileError(str(error)) from None
 
+    def determined(self, name: str) -> bool:
+        """Did the frames tell it? Otherwise it stands at a prior that knows nothing of the tool."""
+        return any(each.name == name and each.determined for each in self.parameters)
+
     def value(self, name: str) -> float:
         return self._values[name]
 

@@ -13,8 +13,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from calibration.twin import drawn, natural
-from calibration.twin.emission import Emission, render, sky_view
+from calibration.twin import natural
+from calibration.twin.emission import SILICON_1KEV, Emission, render, sky_view
 from calibration.twin.patterns import PATTERNS
 from calibration.twin.roughness import field
 from calibration.twin.sketch import Sketch, surface_of
@@ -60,10 +60,6 @@ DRAWN: dict[str, str] = {  # specimen to pattern
     "tip-to-tip": "tip_to_tip",
     "jogs": "jogs",
 }
-BY_HAND: dict[str, Callable[..., Field]] = {
-    "line-space": drawn.line_space,
-    "contact-holes": drawn.contact_holes,
-}
 GROWN: dict[str, Callable[..., Surface]] = {
     "tin-balls": natural.tin_balls,
     "grains": natural.grains,
@@ -74,20 +70,18 @@ GROWN: dict[str, Callable[..., Surface]] = {
 }
 
 
-def make(name: str, shape: Shape, *, pixel_size_m: float, seed: int) -> Field:
+def make(name: str, shape: Shape, *, pixel_size_m: float, seed: int, how: Emission = SILICON_1KEV) -> Field:
     """The named specimen's emission (h, w), about 0.3 in the mean; the same seed gives the same bytes."""
-    if name in BY_HAND:
-        rng = np.random.default_rng([seed, NAMES.index(name)])
-        return BY_HAND[name](shape, pixel_size_m=pixel_size_m, rng=rng)
-    return shown(surface(name, shape, pixel_size_m=pixel_size_m, seed=seed))
+    return shown(surface(name, shape, pixel_size_m=pixel_size_m, seed=seed), how)
 
 
-def shown(seen: Surface) -> Field:
+def shown(seen: Surface, how: Emission = SILICON_1KEV) -> Field:
     """(h, w) emission of a surface, as an operator would set gain and black level; about 0.3 in the mean."""
     if seen.kind == "flat":
         return np.full(seen.shape, FLAT_LEVEL, np.float32)
-    signal = lit(seen)
-    return _exposed(signal, gain=_operators_gain(signal, least=RMS[0] if seen.kind in DRAWN.values() else 0.0))
+    signal = lit(seen, how)
+    patterned = seen.kind in (*DRAWN.values(), "mask")
+    return _exposed(signal, gain=_operators_gain(signal, least=RMS[0] if patterned else 0.0))
 
 
 def surface(name: str, shape: Shape, *, pixel_size_m: float, seed: int) -> Surface:
@@ -107,9 +101,9 @@ def surface(name: str, shape: Shape, *, pixel_size_m: float, seed: int) -> Surfa
     return _levelled(surface_of(layout.with_material(np.asarray(1.0 + GRAIN * grain, np.float32))))
 
 
-def lit(seen: Surface) -> Field:
-    """(h, w) relative yield of a surface under the twin's own detector."""
-    return render(seen.height_m, Emission(), pixel_size_m=seen.pixel_size_m, sky=_sky(seen), material=seen.material)
+def lit(seen: Surface, how: Emission = SILICON_1KEV) -> Field:
+    """(h, w) relative yield of a surface."""
+    return render(seen.height_m, how, pixel_size_m=seen.pixel_size_m, sky=_sky(seen), material=seen.material)
 
 
 def _operators_gain(signal: Field, *, least: float) -> float:

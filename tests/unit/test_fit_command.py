@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from agent.commands import calibrate
+from agent.commands.twin_frames import Asked, samples_in
 from agent.errors import BeamsideError
 from calibration.twin import scan
 from calibration.twin.emission import Emission, render, sky_view
@@ -197,3 +198,27 @@ def test_two_simulated_scenes_tell_the_others_to_five_per_cent(tmp_path: Path) -
     assert profile.variance_factor == pytest.approx(1.63, abs=0.1)  # of flat silicon there, found from repeats
     charging = next(each for each in profile.parameters if each.name == "charging.strength")
     assert abs(charging.value) < 0.1  # the simulation has none
+
+
+def scenes(folder: Path, **facts: object) -> Path:
+    """A folder of one Monte Carlo scene with the facts of its beam and specimen."""
+    folder.mkdir()
+    counts = scan.expose(np.ones((SIDE, SIDE), np.float32), electrons_per_pixel=50.0, rng=np.random.default_rng(2))
+    np.save(folder / "a_SE.npy", counts)
+    np.save(folder / "a_height_px_nm.npy", heights() * 1e9)
+    told = {"name": "a", "pixel_size_m": PX, "probe_sigma_m": [1e-9, 1e-9], "probe_angle_deg": 0.0} | facts
+    (folder / "scenes.json").write_text(json.dumps([told]))
+    return folder
+
+
+def test_a_simulated_scene_brings_its_voltage_and_material(tmp_path: Path) -> None:
+    both = samples_in([scenes(tmp_path / "a", accelerating_voltage_v=3000, material="W")], Asked())[0]
+    assert (both.voltage_v, both.material) == (3000.0, "W")
+    landed = samples_in([scenes(tmp_path / "b", accelerating_voltage_v=3000, landing_energy_ev=800)], Asked())[0]
+    assert (landed.voltage_v, landed.material) == (800.0, None)
+
+
+@pytest.mark.parametrize("facts", [{"material": "cheese"}, {"accelerating_voltage_v": -1}, {"landing_energy_ev": "1"}])
+def test_a_scene_of_an_impossible_beam_or_material_is_refused(tmp_path: Path, facts: dict[str, object]) -> None:
+    told = str(refused(scenes(tmp_path / "a", **facts)))
+    assert next(iter(facts)) in told and "expected" in told

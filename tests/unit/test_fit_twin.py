@@ -1,6 +1,7 @@
 """The twin's constants from frames: what it rendered itself is found again, and what a frame does not tell is not."""
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -14,11 +15,12 @@ from calibration.fit.errors import FitError
 from calibration.fit.geometry import Lines, Measures, known
 from calibration.fit.imaging import Chain, imaged
 from calibration.fit.noise import measured
-from calibration.fit.priors import RANGES, priors
+from calibration.fit.priors import DENSITY, RANGES, priors, reach_m
 from calibration.fit.sample import Sample, valid_of
 from calibration.fit.twin import Fitted, fit
 from calibration.twin import scan
-from calibration.twin.emission import Emission, render, sky_view
+from calibration.twin.emission import Emission, range_m, render, sky_view
+from calibration.twin.matter import MATERIALS
 from calibration.twin.profile import (
     EMISSION,
     FACTOR,
@@ -224,6 +226,36 @@ def test_at_higher_voltages_edges_may_shine_further() -> None:
     near, far = ({p.name: p for p in priors(PX, voltage)} for voltage in (1000.0, 10_000.0))
     name = EMISSION + "side_length_m"
     assert far[name].high == pytest.approx(near[name].high * 10.0**1.67, rel=1e-6)
+
+
+def test_electrons_go_as_far_as_voltage_and_material_let_them() -> None:
+    assert reach_m(1000.0, "Si") == pytest.approx(range_m(1000.0), rel=1e-3) == reach_m()
+    assert reach_m(2000.0) == pytest.approx(reach_m(1000.0) * 2.0**1.67)
+    assert reach_m(1000.0, "W") < 0.4 * reach_m(1000.0, "Si") < 0.4 * reach_m(1000.0, "resist")
+    assert set(DENSITY) == set(MATERIALS)
+    assert all(0.0 < reach_m(1000.0, name) < 1e-7 for name in MATERIALS)
+    low, high = ({p.name: p for p in priors(PX, voltage, "W")}[EMISSION + "range_m"] for voltage in (500.0, 5000.0))
+    assert (low.value, high.value) == (reach_m(500.0, "W"), reach_m(5000.0, "W"))
+
+
+def test_voltage_and_material_of_the_frames_reach_the_priors_and_the_gain() -> None:
+    flat = np.zeros((48, 48), np.float32)
+    geometry = known(flat, pixel_size_m=PX, exact=True)
+    levels = scan.expose(np.ones_like(flat), electrons_per_pixel=DOSE, rng=np.random.default_rng(3))
+    plain = Sample("film", "", levels, valid_of(levels, cut_out=False), PX, geometry, counts=True, black=0.0)
+    silicon, tungsten = (fit([each]) for each in (plain, replace(plain, voltage_v=5000.0, material="W")))
+    assert silicon.frames[0].gain == pytest.approx(tungsten.frames[0].gain * MATERIALS["W"].brightness, rel=1e-3)
+    prior = {each.name: each.prior for each in tungsten.parameters}
+    assert prior[EMISSION + "range_m"] == reach_m(5000.0, "W")
+
+
+@pytest.mark.parametrize(("wrong", "told"), [({"material": "cheese"}, "cheese"), ({"voltage_v": -5.0}, "voltage -5")])
+def test_a_beam_or_a_material_that_cannot_be_is_refused(wrong: dict, told: str) -> None:
+    geometry = known(np.zeros((48, 48), np.float32), pixel_size_m=PX, exact=True)
+    levels = np.ones((48, 48), np.float32)
+    sample = Sample("film", "", levels, valid_of(levels, cut_out=False), PX, geometry, counts=True, **wrong)
+    with pytest.raises(FitError, match=told):
+        fit([sample])
 
 
 def test_the_chain_is_the_scans_own_charging_and_amplifier() -> None:

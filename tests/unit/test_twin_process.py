@@ -124,6 +124,9 @@ def test_yields_are_those_of_the_physics_page_and_silicon_is_one() -> None:
     assert all(sum(share for _, share in each.elements) == pytest.approx(1.0) for each in matter.MATERIALS.values())
 
 
+INFINITE = ("height_m", "foot_m", "top_m", "rounding_m", "blur", "rough_sigma_m", "rough_xi_m", "hurst", "correlation")
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -133,6 +136,14 @@ def test_yields_are_those_of_the_physics_page_and_silicon_is_one() -> None:
         ({"side_wall_deg": 0.0}, "side_wall_deg"),
         ({"foot_m": -1e-9}, "foot_m"),
         ({"top_m": 90e-9}, "top_m"),
+        (
+            {"foot_m": 20e-9, "top_m": 20e-9},
+            "foot_m 2e-08 and top_m 2e-08.*no larger than the height of 3e-08",
+        ),
+        *(({name: float("inf")}, f"{name} inf") for name in INFINITE),
+        ({"correlation": -1.5}, "correlation -1.5"),
+        ({"hurst": 0.0}, "hurst 0"),
+        ({"rough_xi_m": 0.0}, "rough_xi_m 0"),
         ({"threshold": 1.0}, "threshold"),
         ({"film": "cheese"}, "cheese"),
         ({"rough_sigma_m": float("nan")}, "rough_sigma_m"),
@@ -141,6 +152,12 @@ def test_yields_are_those_of_the_physics_page_and_silicon_is_one() -> None:
 def test_what_no_process_can_make_is_refused_by_name(wrong: dict[str, float], said: str) -> None:
     with pytest.raises(SpecimenError, match=said):
         Process(**({"height_m": 30e-9} | wrong))  # type: ignore[arg-type]
+
+
+def test_a_foot_and_a_top_that_share_the_whole_height_are_possible() -> None:
+    shared = Process(height_m=30e-9, side_wall_deg=90.0, foot_m=0.1 * 30e-9, top_m=0.9 * 30e-9, rounding_m=0.0)
+    z = surface_px(edge(shared))[4]
+    assert (np.diff(z) >= -1e-4).all() and z.max() == pytest.approx(30.0, abs=1e-3)
 
 
 def test_a_sketch_of_impossible_measures_is_refused() -> None:
