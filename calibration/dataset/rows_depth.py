@@ -10,11 +10,9 @@ from calibration.dataset import shifted
 from calibration.dataset.shards import Arrays
 from calibration.dataset.splits import NONE, Shift
 from calibration.train import depth_data
-from calibration.train.develop import CENTRED, develop, draw_look, draw_material, draw_pixel_m, times
+from calibration.train.develop import CENTRED, develop, draw_look, draw_material, times
 from calibration.twin.emission import sky_view
 from calibration.twin.patterns import PATTERNS
-from calibration.twin.relief import SURFACES
-from calibration.twin.roughness import field
 from calibration.twin.sketch import surface_of
 from calibration.twin.surface import Surface
 from engines.scene import condition, levels_of
@@ -45,18 +43,14 @@ def rows(index: int, seed: int, shift: Shift) -> Arrays:
 
 def relief(shift: Shift, rng: np.random.Generator) -> tuple[Surface, str]:
     """The relief that training would draw from this generator, or one of a pitch that it would not; and its kind."""
-    shares = depth_data.SHARES if not shift.stretch else {kind: depth_data.SHARES[kind] for kind in PITCHED}
-    kind = list(shares)[int(rng.choice(len(shares), p=np.array(list(shares.values())) / sum(shares.values())))]
-    fine = rng.random() < depth_data.FINE_SHARE
-    pixel_size_m = draw_pixel_m(rng) if fine else float(np.exp(rng.uniform(*np.log(depth_data.COARSE_M))))
-    shape = (depth_data.SIDE, depth_data.SIDE)
-    if shift.stretch:
-        pitch_px = shifted.pitch_px(rng)
-        seen = surface_of(PATTERNS[PITCHED[kind]](shape, pixel_size_m=pixel_size_m, rng=rng, pitch_px=pitch_px))
-    else:
-        seen = SURFACES[kind](shape, pixel_size_m=pixel_size_m, rng=rng)
-    ground = np.float32(rng.uniform(*depth_data.GROUND_M)) * field(shape, size_px=1.2, rng=rng)
-    return replace(seen, height_m=seen.height_m + ground), kind
+    if not shift.stretch:
+        return depth_data.relief(rng)
+    return depth_data.relief(rng, shares={kind: depth_data.SHARES[kind] for kind in PITCHED}, draw=_of_other_pitch)
+
+
+def _of_other_pitch(kind: str, shape: tuple[int, int], pixel_size_m: float, rng: np.random.Generator) -> Surface:
+    pitch_px = shifted.pitch_px(rng)
+    return surface_of(PATTERNS[PITCHED[kind]](shape, pixel_size_m=pixel_size_m, rng=rng, pitch_px=pitch_px))
 
 
 def _row(seen: Surface, sky: Field, kind: str, *, shift: Shift, rng: np.random.Generator) -> dict[str, Any]:

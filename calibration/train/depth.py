@@ -5,6 +5,7 @@ that was stopped goes on where it was.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from engines.scene import CONDITION
 
 PICTURES_PER_MINUTE = 200  # of the whole training
 EPOCHS, COARSE_EPOCHS = 14, 10
+BEGUN_EPOCHS, BEGUN_COARSE_EPOCHS = 8, 3  # of a training that begins with a package: it knows edges already
 FEWEST, HELD_OUT_PICTURES = 180, 1440
 
 
@@ -58,7 +60,10 @@ def run(
     start: model.onnx of a package to go on from.
     """
     work, package = out / f"{TASK}.work", out / TASK
-    plan = begin.marked(plan, start)
+    if start is not None:
+        plan = begin.marked(
+            replace(plan, epochs=min(plan.epochs, BEGUN_EPOCHS), coarse_epochs=BEGUN_COARSE_EPOCHS), start
+        )
     training = _fields(plan.pictures, "pictures", seed=plan.seed + TRAINING, work=work, progress=progress)
     tuning = _fields(plan.held_out // 2, "tuning set", seed=plan.seed + TUNING, work=work, progress=progress)
     held_out = _fields(plan.held_out, "held-out set", seed=plan.seed + HELD_OUT, work=work, progress=progress)

@@ -44,7 +44,9 @@ SHARES = {
 }
 KINDS = tuple(SHARES)
 FINE_SHARE, COARSE_M = 0.75, (8e-9, 100e-9)  # patterns, and the coarser world that they are looked for in
+BARE_SHARE = 0.4  # of reliefs: one stuff all over, where brightness does tell of height
 GROUND_M = (0.0, 0.8e-9)  # rms of the roughness of every surface
+Draw = Callable[[str, tuple[int, int], float, np.random.Generator], Surface]  # kind, shape, pixel size
 TRAINING, TUNING, HELD_OUT = 0, 500_009, 1_000_003  # added to the seed: reliefs of one are never seen by another
 
 
@@ -78,17 +80,29 @@ def small(reliefs: int, *, seed: int, side: int = SIDE) -> Fields:
     return Fields(**joined([fields_of(index, seed=seed, side=side) for index in range(reliefs)]))
 
 
+def drawn(kind: str, shape: tuple[int, int], pixel_size_m: float, rng: np.random.Generator) -> Surface:
+    return SURFACES[kind](shape, pixel_size_m=pixel_size_m, rng=rng)
+
+
 def fields_of(index: int, *, seed: int, side: int = SIDE) -> Arrays:
     """The pictures of one relief; the same seed and index give the same bytes."""
     rng = np.random.default_rng([seed, index])
-    kind = KINDS[int(rng.choice(len(KINDS), p=np.array(list(SHARES.values())) / sum(SHARES.values())))]
-    pixel_size_m = draw_pixel_m(rng) if rng.random() < FINE_SHARE else float(np.exp(rng.uniform(*np.log(COARSE_M))))
-    seen = SURFACES[kind]((side, side), pixel_size_m=pixel_size_m, rng=rng)
-    ground = np.float32(rng.uniform(*GROUND_M)) * field((side, side), size_px=1.2, rng=rng)
-    seen = replace(seen, height_m=seen.height_m + ground)
-    sky = sky_view(seen.height_m, pixel_size_m=pixel_size_m)
+    seen, kind = relief(rng, side=side)
+    sky = sky_view(seen.height_m, pixel_size_m=seen.pixel_size_m)
     rows = [_row(seen, sky, kind, rng) for _ in range(LOOKS)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def relief(
+    rng: np.random.Generator, *, side: int = SIDE, shares: dict[str, float] = SHARES, draw: Draw = drawn
+) -> tuple[Surface, str]:
+    """What is looked at, and its kind. shares: of the kinds."""
+    kind = list(shares)[int(rng.choice(len(shares), p=np.array(list(shares.values())) / sum(shares.values())))]
+    pixel_size_m = draw_pixel_m(rng) if rng.random() < FINE_SHARE else float(np.exp(rng.uniform(*np.log(COARSE_M))))
+    seen = draw(kind, (side, side), pixel_size_m, rng)
+    ground = np.float32(rng.uniform(*GROUND_M)) * field((side, side), size_px=1.2, rng=rng)
+    material = None if rng.random() < BARE_SHARE else seen.material
+    return replace(seen, height_m=seen.height_m + ground, material=material), kind
 
 
 def _row(seen: Surface, sky: NDArray[np.float32], kind: str, rng: np.random.Generator) -> dict[str, Any]:
