@@ -15,7 +15,6 @@ from calibration.twin.emission import sky_view
 from calibration.twin.patterns import PATTERNS
 from calibration.twin.sketch import surface_of
 from calibration.twin.surface import Surface
-from engines.scene import condition, levels_of
 
 Field = NDArray[np.float32]
 
@@ -66,14 +65,7 @@ def _row(seen: Surface, sky: Field, kind: str, *, shift: Shift, rng: np.random.G
         tail=shifted.tail(rng) if shift.charging else None,
         rng=rng,
     )
-    scene = replace(shown.scene, pixel_size_m=seen.pixel_size_m)  # without it nothing is read
-    return {
-        "image": shown.pixels,
-        "condition": condition(levels_of(shown.pixels), scene),
-        "height_px": (seen.height_m / seen.pixel_size_m).astype(np.float16),
-        "pixel_size_m": np.float32(seen.pixel_size_m),
-        "kind": np.uint8(depth_data.KINDS.index(kind)),
-    }
+    return depth_data.row_of(seen, shown) | {"kind": np.uint8(depth_data.KINDS.index(kind))}
 
 
 def _over(height_m: Field, shift: Shift, rng: np.random.Generator) -> Field | None:

@@ -28,7 +28,6 @@ from calibration.twin.roughness import field
 from calibration.twin.scan import charging_tail
 from calibration.twin.sketch import surface_of
 from calibration.twin.surface import SpecimenError, Surface
-from engines.scene import condition, levels_of
 
 Field = NDArray[np.float32]
 
@@ -126,15 +125,9 @@ def _row(seen: Surface, sky: Field, profile: Profile | None, shift: Shift, rng: 
         tail=shifted.tail(rng) if shift.charging else None,
         rng=rng,
     )
-    scene = replace(shown.scene, pixel_size_m=seen.pixel_size_m)  # without it nothing is read
-    if profile is not None:
-        scene = replace(scene, accelerating_voltage_v=None)  # a profile does not say which its constants are of
-    return {
-        "image": shown.pixels,
-        "condition": condition(levels_of(shown.pixels), scene),
-        "height_px": (height_m / seen.pixel_size_m).astype(np.float16),
-        "pixel_size_m": np.float32(seen.pixel_size_m),
-    }
+    if profile is not None:  # it does not say which voltage its constants are of
+        shown = replace(shown, scene=replace(shown.scene, accelerating_voltage_v=None))
+    return depth_data.row_of(seen, shown)
 
 
 def under(look: Look, profile: Profile, *, pixel_size_m: float) -> Look:

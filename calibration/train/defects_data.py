@@ -38,6 +38,8 @@ __all__ = ["CLEAN_SHARE", "KINDS", "MOST", "SHARES", "SIDE", "Fields", "Recipe",
 
 Field = NDArray[np.float32]
 Row = dict[str, Any]
+Coat = Callable[[Specimen, np.random.Generator], tuple[Surface, Surface]]  # the fields with the defects, and without
+Tail = Callable[[np.random.Generator], float]
 
 LOOKS = 2  # at one specimen
 PER_CHUNK = 40  # specimens: half a minute's work at most is lost to an interruption
@@ -91,11 +93,12 @@ def _table(rows: Arrays) -> Fields:
     return Fields(**{name: rows[name] for name in Fields.__annotations__})
 
 
-def fields_of(index: int, *, recipe: Recipe) -> Arrays:
+def fields_of(index: int, *, recipe: Recipe, coat: Coat | None = None, tail: Tail | None = None) -> Arrays:
     """The pictures of one specimen; the same recipe and index give the same bytes.
 
     Columns as `Fields`; where the recipe asks for maps also `mask` (n, side, side) uint8, 0 or 1 + row of the defect,
-    and `surface_m` (n, side, side) float32.
+    `surface_m` (n, side, side) float32 and `pixel_size_m` (n,), NaN where nothing was looked at. coat: another stuff on
+    the fields than training lays on them; tail: strength of a charging tail that all have.
     """
     rng = np.random.default_rng([recipe.seed, index])
     shares = np.array([SHARES[name] for name in recipe.kinds])
@@ -104,14 +107,14 @@ def fields_of(index: int, *, recipe: Recipe) -> Arrays:
         rows = [_empty_row(recipe, rng) for _ in range(LOOKS)]
     else:
         seen = specimen(kind, recipe, rng)
-        rows = [_row(seen, recipe, rng) for _ in range(LOOKS)]
+        rows = [_row(seen, recipe, rng, coat=coat or coated, tail=tail) for _ in range(LOOKS)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _row(seen: Specimen, recipe: Recipe, rng: np.random.Generator) -> Row:
+def _row(seen: Specimen, recipe: Recipe, rng: np.random.Generator, *, coat: Coat, tail: Tail | None) -> Row:
+    """One look."""
     look = _dosed(draw_look(rng, pixel_size_m=seen.field.pixel_size_m), recipe.dose)
-    again = copy.deepcopy(rng)  # the same material on the clean field
-    shown, bare = _coated(seen.field, rng), _coated(seen.clean, again)
+    shown, bare = coat(seen, rng)
     how = [contrast(each, look, field=shown, clean=bare) for each in seen.windows]
     tear = draw_tear(shown.shape, rng)
     taken = develop(
@@ -121,13 +124,22 @@ def _row(seen: Specimen, recipe: Recipe, rng: np.random.Generator) -> Row:
         sky=seen.sky,
         material=shown.material,
         drift=tear.torn,
+        tail=None if tail is None else tail(rng),
         rng=rng,
     )
     placed = [each.defect for each in seen.windows]
     row: Row = {"image": taken.pixels, "condition": condition(levels_of(taken.pixels), taken.scene)}
     row |= _truth(placed, how, tear) | _nuisances((*map(tear.moved, seen.nuisances), *tear.named(shown.shape)))
     row |= {"period_px": np.array(seen.period_px, np.float32), "kind": np.uint8(KINDS.index(seen.kind))}
-    return row | _maps(placed, tear, tear.torn(shown.height_m)) if recipe.maps else row
+    if not recipe.maps:
+        return row
+    return row | _maps(placed, tear, tear.torn(shown.height_m)) | {"pixel_size_m": np.float32(shown.pixel_size_m)}
+
+
+def coated(seen: Specimen, rng: np.random.Generator) -> tuple[Surface, Surface]:
+    """The field with its defects and without, under the same material."""
+    again = copy.deepcopy(rng)
+    return _coated(seen.field, rng), _coated(seen.clean, again)
 
 
 def _coated(surface: Surface, rng: np.random.Generator) -> Surface:
@@ -140,7 +152,10 @@ def _empty_row(recipe: Recipe, rng: np.random.Generator) -> Row:
     row: Row = {"image": pixels, "condition": condition(levels_of(pixels), Scene())}
     row |= _truth([], [], WHOLE) | _nuisances(())
     row |= {"period_px": np.zeros(2, np.float32), "kind": np.uint8(KINDS.index("empty"))}
-    return row | _maps([], WHOLE, np.zeros(pixels.shape, np.float32)) if recipe.maps else row
+    if not recipe.maps:
+        return row
+    nothing = np.zeros(pixels.shape, np.float32)
+    return row | _maps([], WHOLE, nothing) | {"pixel_size_m": np.float32(np.nan)}  # a pixel of nothing has no size
 
 
 def _truth(placed: list[Placed], how: list[Contrast], tear: Tear) -> Row:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.train.chunks import Arrays, gather, joined
-from calibration.train.develop import CENTRED, develop, draw_look, draw_material, draw_pixel_m, times
+from calibration.train.develop import CENTRED, Developed, develop, draw_look, draw_material, draw_pixel_m, times
 from calibration.twin.emission import sky_view
 from calibration.twin.relief import SURFACES
 from calibration.twin.roughness import field
@@ -109,13 +109,17 @@ def _row(seen: Surface, sky: NDArray[np.float32], kind: str, rng: np.random.Gene
     look = draw_look(rng, pixel_size_m=seen.pixel_size_m, shading=CENTRED)
     material = times(seen.material, draw_material(seen.height_m, rng))
     shown = develop(seen.height_m, look, pixel_size_m=seen.pixel_size_m, sky=sky, material=material, rng=rng)
+    return row_of(seen, shown) | {"kind": np.uint8(KINDS.index(kind))}
+
+
+def row_of(seen: Surface, shown: Developed) -> dict[str, Any]:
+    """A picture and its heights, as `Fields` has them."""
     scene = replace(shown.scene, pixel_size_m=seen.pixel_size_m)  # without it nothing is read
     return {
         "image": shown.pixels,
         "condition": condition(levels_of(shown.pixels), scene),
         "height_px": (seen.height_m / seen.pixel_size_m).astype(np.float16),
         "pixel_size_m": np.float32(seen.pixel_size_m),
-        "kind": np.uint8(KINDS.index(kind)),
     }
 
 

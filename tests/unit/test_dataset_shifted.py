@@ -199,13 +199,13 @@ def test_strange_materials_lie_beyond_the_trained_yields() -> None:
 
 def test_defects_of_the_material_set_lie_in_a_yield_that_no_training_has(monkeypatch: pytest.MonkeyPatch) -> None:
     number, seen = first_patterned(8, MATERIAL), []
-    real = rows_defects.develop
+    real = defects_data.develop
 
     def noted(height_m: Field, look: Look, **more: Any) -> Any:
         seen.append((height_m, more["material"]))
         return real(height_m, look, **more)
 
-    monkeypatch.setattr(rows_defects, "develop", noted)
+    monkeypatch.setattr(defects_data, "develop", noted)
     rows_defects.rows(number, 8, MATERIAL)
     strange = list(seen)
     seen.clear()
@@ -221,7 +221,7 @@ def test_defects_of_the_material_set_lie_in_a_yield_that_no_training_has(monkeyp
 
 def test_a_defect_and_its_reference_have_the_same_strange_material(monkeypatch: pytest.MonkeyPatch) -> None:
     number, coats = first_patterned(8, MATERIAL), []
-    real = rows_defects.contrast
+    real = defects_data.contrast
 
     def noted(window: Any, look: Look, *, field: Any, clean: Any) -> Any:
         same = field.height_m == clean.height_m
@@ -229,7 +229,7 @@ def test_a_defect_and_its_reference_have_the_same_strange_material(monkeypatch: 
         coats.append(alike.mean() > 0.95)  # all but what a defect is made of where it has no height
         return real(window, look, field=field, clean=clean)
 
-    monkeypatch.setattr(rows_defects, "contrast", noted)
+    monkeypatch.setattr(defects_data, "contrast", noted)
     rows_defects.rows(number, 8, MATERIAL)
     assert coats and all(coats)
 
