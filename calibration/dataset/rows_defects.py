@@ -1,7 +1,6 @@
 """Defects' frames for a dataset: the training's own, or its specimens under a shift; the exact pixel size with each."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from calibration.train.defects_data import Recipe
 from calibration.train.defects_specimens import Specimen
 from calibration.train.develop import times
 from calibration.twin.surface import Surface
-
-Row = dict[str, Any]
 
 STRETCH = 1.5  # of a layout: beyond the widest pitch that is drawn
 UNPATTERNED = ("plain", "relief", "natural", "empty")  # kinds that have no pitch to shift

@@ -37,19 +37,9 @@ def weights_of(models: Path, task: str) -> bytes:
     return manifest.read(folder)[1]
 
 
-def first(
-    network: nn.Module,
-    start: bytes | None,
-    image: NDArray[np.uint8],
-    condition: NDArray[np.float32],
-    *,
-    learning_rate: float,
-) -> float:
-    """Begin with the weights of `start`, where there is one; the learning rate that suits."""
-    if start is None:
-        return learning_rate
-    begin(network, start, image, condition)
-    return GENTLER * learning_rate
+def gentler(learning_rate: float, start: bytes | None) -> float:
+    """The learning rate that suits a beginning; from nothing, the one given."""
+    return learning_rate if start is None else GENTLER * learning_rate
 
 
 def marked(plan: P, start: bytes | None) -> P:

@@ -66,7 +66,9 @@ def train(fields: Fields, plan: Plan, *, checkpoint: Path, progress: Progress, s
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
     network, per_epoch = DefectNet(), len(fields) // BATCH
-    rate = begin.first(network, start, fields.image, fields.condition, learning_rate=LEARNING_RATE)
+    if start is not None:
+        begin.begin(network, start, fields.image, fields.condition)
+    rate = begin.gentler(LEARNING_RATE, start)
     cycle = Cycle(network, asdict(plan), steps=plan.steps(len(fields)), learning_rate=rate)
     cycle.resume(checkpoint)
     while cycle.epoch < plan.epochs:

@@ -52,7 +52,9 @@ def train(
     network, steps = AutofocusNet(), plan.steps(len(samples))
     settled = np.linspace(0, len(samples) - 1, min(len(samples), SETTLE)).astype(np.intp)
     network.settle(torch.from_numpy(samples.image[settled])[:, None])
-    rate = begin.first(network, start, samples.image, samples.condition, learning_rate=LEARNING_RATE)
+    if start is not None:
+        begin.begin(network, start, samples.image, samples.condition)
+    rate = begin.gentler(LEARNING_RATE, start)
     cycle = Cycle(network, asdict(plan), steps=steps, learning_rate=rate)
     cycle.resume(checkpoint)
     while cycle.epoch < plan.epochs:

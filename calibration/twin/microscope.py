@@ -208,12 +208,10 @@ class VirtualMicroscope:
         size, home = (s.shape[0] + 2 * MARGIN, s.shape[1] + 2 * MARGIN), (MARGIN, MARGIN)
         if s.layout is not None:
             seen = cad.surface(s.layout, size, pixel_size_m=s.pixel_size_m, seed=seed)
-            return specimen.shown(seen, s.lit), seen.height_m, home
-        if not s.topography:
-            made = specimen.make(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed, how=s.lit)
-            return made, None, home
-        seen = specimen.surface(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed)
-        return specimen.shown(seen, s.lit), seen.height_m, home
+        else:
+            seen = specimen.surface(s.specimen, size, pixel_size_m=s.pixel_size_m, seed=seed)
+        felt = s.layout is not None or s.topography
+        return specimen.shown(seen, s.lit), seen.height_m if felt else None, home
 
     def _dose(self, in_focus: NDArray[np.float32]) -> float:
         s = self.settings
