@@ -1,8 +1,8 @@
-"""Autofocus' frames for a dataset: the training's own, or its scenes under a shift; the probe's exact truth beside.
+"""Autofocus' frames for a dataset: the training's own, or its scenes under a shift; the probe's exact truth beside."""
 
-The draws follow `calibration.train.data.samples_of` call by call: unshifted frames are the training's to the byte.
-"""
-
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -22,16 +22,14 @@ Row = dict[str, Any]
 
 def rows(index: int, seed: int, shift: Shift) -> Arrays:
     """The crops of one scene."""
-    rng = np.random.default_rng([seed, index])
-    kind, probe = scenes.draw_kind(rng), data.draw_probe(rng)
-    emission = _scene(kind, probe, shift, rng)
-    made: list[Row] = []
-    for number in range(data.BLURS):
-        used = probe if number == 0 else data.draw_defocus(probe, rng)
-        crops = _crops(emission, used, kind, shift=shift, rng=rng)
-        made += [crop | truth(used) for crop in crops]
-    wide = {"image": np.uint8, "kind": np.uint8}
-    return {name: np.array([row[name] for row in made], wide.get(name, np.float32)) for name in made[0]}
+    alike = shift in (NONE, Shift(stretch=True), Shift(material=True))  # the scene differs, and nothing else
+    return data.samples_of(
+        index,
+        seed=seed,
+        draw=partial(_scene, shift),
+        look=data.developed if alike else partial(_shifted, shift),
+        beside=truth,
+    )
 
 
 def truth(used: labels.Probe) -> Row:
@@ -47,34 +45,22 @@ def truth(used: labels.Probe) -> Row:
     }
 
 
-def _crops(emission: Field, used: labels.Probe, kind: str, *, shift: Shift, rng: np.random.Generator) -> list[Row]:
-    if shift in (NONE, Shift(stretch=True), Shift(material=True)):  # the scene differs, and nothing else
-        shown = data._developed(emission, used, kind=kind, crop=data.CROP, rng=rng)
-        return [data._row(each, used, name) for each, name in shown]
-    blurred = data.blur(emission, used)
-    return [_shifted(blurred[cut], emission[cut], used, kind, shift=shift, rng=rng) for cut in _cuts()]
-
-
-def _cuts() -> list[tuple[slice, slice]]:
-    starts = range(0, scenes.SIDE, data.CROP)
-    return [np.s_[top : top + data.CROP, left : left + data.CROP] for top in starts for left in starts]
-
-
 def _shifted(
-    blurred: Field, in_focus: Field, used: labels.Probe, kind: str, *, shift: Shift, rng: np.random.Generator
-) -> Row:
-    # Electrons go as (mean / rms)^2 of what is in focus: with contrast sqrt(2) times itself half of them come.
-    exposed = in_focus if not shift.half_dose else shifted.contrasted(in_focus, np.sqrt(2.0))
-    strength = shifted.tail(rng) if shift.charging else None
-    shown = picture.develop(blurred, in_focus=exposed, tail=strength, rng=rng)
-    row = data._row(shown, used, kind)
-    return row | {"snr": shown.snr / (np.sqrt(2.0) if shift.half_dose else 1.0)}
+    shift: Shift, emission: Field, used: labels.Probe, kind: str, crop: int, rng: np.random.Generator
+) -> Iterator[tuple[picture.Picture, str]]:
+    blurred = data.blur(emission, used)
+    for cut in data.cuts(crop):
+        # Electrons go as (mean / rms)^2 of what is in focus: with contrast sqrt(2) times itself half of them come.
+        exposed = emission[cut] if not shift.half_dose else shifted.contrasted(emission[cut], np.sqrt(2.0))
+        strength = shifted.tail(rng) if shift.charging else None
+        shown = picture.develop(blurred[cut], in_focus=exposed, tail=strength, rng=rng)
+        yield replace(shown, snr=shown.snr / (np.sqrt(2.0) if shift.half_dose else 1.0)), kind
 
 
-def _scene(kind: str, probe: labels.Probe, shift: Shift, rng: np.random.Generator) -> Field:
+def _scene(shift: Shift, kind: str, probe: labels.Probe, rng: np.random.Generator) -> Field:
     if not shift.stretch:
-        drawn = scenes.scene(kind, pixel_size_m=probe.pixel_size_m, voltage_v=probe.energy_ev, rng=rng)
-        return shifted.bent(drawn, rng) if shift.material else drawn
+        seen = data.drawn(kind, probe, rng)
+        return shifted.bent(seen, rng) if shift.material else seen
     finer = float(rng.uniform(*shifted.FINER))
     shape = (round(scenes.SIDE * finer), round(scenes.SIDE * finer))
     if kind == scenes.LEAVES:

@@ -26,6 +26,10 @@ PER_SCENE = BLURS * (SIDE // CROP) ** 2
 SCENES_PER_CHUNK = 50  # half a minute's work at most is lost to an interruption
 TRAINING, TUNING, HELD_OUT = 0, 500_009, 1_000_003  # added to the seed: specimens of one are never seen by another
 
+Draw = Callable[[str, labels.Probe, np.random.Generator], Field]
+Look = Callable[[Field, labels.Probe, str, int, np.random.Generator], Iterator[tuple[picture.Picture, str]]]
+Beside = Callable[[labels.Probe], dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -70,34 +74,56 @@ def small(scenes: int, *, seed: int, crop: int = CROP) -> Samples:
     return Samples(**joined([samples_of(index, seed=seed, crop=crop) for index in range(scenes)]))
 
 
-def samples_of(index: int, *, seed: int, without: str = "", crop: int = CROP) -> Arrays:
-    """The samples of one scene; the same seed and index give the same bytes."""
+def drawn(kind: str, used: labels.Probe, rng: np.random.Generator) -> Field:
+    """The scene under a probe."""
+    return scene(kind, pixel_size_m=used.pixel_size_m, voltage_v=used.energy_ev, rng=rng)
+
+
+def developed(
+    emission: Field, used: labels.Probe, kind: str, crop: int, rng: np.random.Generator
+) -> Iterator[tuple[picture.Picture, str]]:
+    """The crops of a scene and what each shows; some are empty."""
+    blurred = blur(emission, used)
+    for cut in cuts(crop):
+        if rng.random() < picture.EMPTY_SHARE:
+            yield picture.empty((crop, crop), rng), ""
+        else:
+            yield picture.develop(blurred[cut], in_focus=emission[cut], rng=rng), kind
+
+
+def cuts(crop: int) -> list[tuple[slice, slice]]:
+    """Of a scene, row by row."""
+    starts = range(0, SIDE, crop)
+    return [np.s_[top : top + crop, left : left + crop] for top in starts for left in starts]
+
+
+def samples_of(
+    index: int,
+    *,
+    seed: int,
+    without: str = "",
+    crop: int = CROP,
+    draw: Draw = drawn,
+    look: Look = developed,
+    beside: Beside = lambda used: {},
+) -> Arrays:
+    """The samples of one scene; the same seed and index give the same bytes.
+
+    draw, look: how a scene and its crops come about, where not as in training; beside: further columns, by the probe.
+    """
     rng = np.random.default_rng([seed, index])
     kind = draw_kind(rng, without=without)
-    drawn = draw_probe(rng)
-    emission = scene(kind, pixel_size_m=drawn.pixel_size_m, voltage_v=drawn.energy_ev, rng=rng)
+    first = draw_probe(rng)
+    emission = draw(kind, first, rng)
     rows: list[dict[str, Any]] = []
     for number in range(BLURS):
-        used = drawn if number == 0 else draw_defocus(drawn, rng)
-        rows += [_row(shown, used, name) for shown, name in _developed(emission, used, kind=kind, crop=crop, rng=rng)]
+        used = first if number == 0 else draw_defocus(first, rng)
+        rows += [_row(shown, used, name) | beside(used) for shown, name in look(emission, used, kind, crop, rng)]
     whole = {"image", "kind"}
     columns: Arrays = {
         name: np.array([row[name] for row in rows], np.uint8 if name in whole else np.float32) for name in rows[0]
     }
     return columns
-
-
-def _developed(
-    emission: Field, used: labels.Probe, *, kind: str, crop: int, rng: np.random.Generator
-) -> Iterator[tuple[picture.Picture, str]]:
-    blurred = blur(emission, used)
-    for top in range(0, SIDE, crop):
-        for left in range(0, SIDE, crop):
-            cut = np.s_[top : top + crop, left : left + crop]
-            if rng.random() < picture.EMPTY_SHARE:
-                yield picture.empty((crop, crop), rng), ""
-            else:
-                yield picture.develop(blurred[cut], in_focus=emission[cut], rng=rng), kind
 
 
 def _row(shown: picture.Picture, used: labels.Probe, kind: str) -> dict[str, Any]:
