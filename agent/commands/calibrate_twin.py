@@ -15,7 +15,8 @@ from rich.table import Table
 from agent.commands.run import version
 from agent.commands.twin_fit_page import Account, quantity, title_of
 from agent.commands.twin_fit_page import write as write_page
-from agent.commands.twin_frames import Asked, samples_in
+from agent.commands.twin_frames import samples_in
+from agent.commands.twin_geometry import Asked, Drawn
 from agent.errors import BeamsideError, UsageError
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ def twin(
     heights: Annotated[
         Path | None, typer.Option(help="Folder of height maps: NAME_height_px_nm.npy (nm) or NAME.npy (m).")
     ] = None,
+    design: Annotated[
+        Path | None, typer.Option(help="Drawn layout of the frame's place, binary; or a folder, one a frame's name.")
+    ] = None,
+    design_inverted: Annotated[
+        bool, typer.Option("--design-inverted", help="Material stands where the design is black.")
+    ] = False,
     pitch_m: Length = None,
     cd_m: Length = None,
-    height_m: Length = None,
-    side_wall_deg: Annotated[float, typer.Option(help="Of the assumed lines; 90 is upright.")] = 88.0,
+    height_m: Annotated[float | None, typer.Option(help="Of the assumed line-space or the design, metres.")] = None,
+    side_wall_deg: Annotated[float, typer.Option(help="Of the assumed walls; 90 is upright.")] = 88.0,
     pixel_size_m: Annotated[float | None, typer.Option(help="Where the frame does not say it.")] = None,
     black_level: Annotated[
         float | None, typer.Option(help="Level without signal: 0 for counts, fitted for others.")
@@ -56,7 +63,8 @@ def twin(
     """Fit the virtual microscope to frames of known or assumed geometry; what they do not tell keeps its prior."""
     asked = Asked(
         heights=_folder(heights),
-        measures=_measures(pitch_m, cd_m, height_m, side_wall_deg=side_wall_deg),
+        measures=None if design else _measures(pitch_m, cd_m, height_m, side_wall_deg=side_wall_deg),
+        drawn=_drawn(design, height_m, side_wall_deg=side_wall_deg, inverted=design_inverted),
         pixel_size_m=_size(pixel_size_m),
         black=black_level,
         free_offset=free_offset,
@@ -94,6 +102,22 @@ def _measures(
         return Measures(pitch_m, cd_m, height_m, side_wall_deg)
     except FitError as error:
         raise UsageError(f"the assumed line-space cannot be: {error}") from error
+
+
+def _drawn(design: Path | None, height_m: float | None, *, side_wall_deg: float, inverted: bool) -> Drawn | None:
+    from calibration.fit.designed import Standing
+    from calibration.fit.errors import FitError
+
+    if design is None:
+        return None
+    if not design.exists():
+        raise UsageError(f"--design {design}: no such file or folder")
+    if height_m is None:
+        raise UsageError("--height-m is missing: a design has outlines and no heights")
+    try:
+        return Drawn(design, Standing(height_m, side_wall_deg), inverted)
+    except FitError as error:
+        raise UsageError(f"--design: {error}") from error
 
 
 def _folder(heights: Path | None) -> Path | None:

@@ -50,7 +50,12 @@ BAR = (170.0, 26.0)  # px of a constant's drawing
 EDGE = 6.0
 SHARP = 0.02  # of the bar: thinner doubts are drawn as wide
 TAILS = (0.5, 99.5)  # percentiles of a frame that are shown black and white
-GEOMETRY = {"scene": "heights known exactly", "heights": "heights measured", "lines": "line-space as assumed"}
+GEOMETRY = {
+    "scene": "heights known exactly",
+    "heights": "heights measured",
+    "lines": "line-space as assumed",
+    "design": "design of the place, as printed",
+}
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,8 @@ def _frame(each: "FrameFit") -> list[str]:
 def _placed(name: str, value: float, sigma: float) -> str:
     if name.endswith("_rad"):
         return f"{name.removesuffix('_rad')} {np.degrees(value):.2f} ± {np.degrees(sigma):.2f}°".replace("-", "−")
-    return f"{name.removesuffix('_px').replace('_', ' ')} {value:.2f} ± {sigma:.2f} px".replace("-", "−")
+    unit = " px" if name.endswith("_px") else ""
+    return f"{name.removesuffix('_px').replace('_', ' ')} {value:.2f} ± {sigma:.2f}{unit}".replace("-", "−")
 
 
 # --- pictures ---

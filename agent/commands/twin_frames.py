@@ -1,58 +1,28 @@
 """The frames that `beamside calibrate twin` fits to: pictures or counts, with the geometry that is beside them.
 
-A frame of a Monte Carlo folder brings its heights, probe, voltage and material; else heights from a folder, a
-line-space from a file beside the frame, or one line-space for all.
+A frame of a Monte Carlo folder brings its heights, probe, voltage and material; else heights from a folder, the
+design of its place, a line-space from a file beside the frame, or one line-space for all.
 """
 
 import hashlib
 import json
 import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.bridges.files import read_image
-from agent.errors import BeamsideError, ImageError, UsageError
+from agent.commands.twin_geometry import Asked, Beside, Picture, Window, geometry, plane, sidecar_of
+from agent.errors import BeamsideError, UsageError
 from agent.messages import Optics
 
 if TYPE_CHECKING:
-    from calibration.fit.geometry import Measures
     from calibration.fit.sample import Sample
 
-SCENES, COUNTS, HEIGHTS_NM = "scenes.json", "_SE.npy", "_height_px_nm.npy"
-SIDECARS = (".toml", ".json")
-SIDECAR_KEYS = ("pitch_m", "cd_m", "height_m", "side_wall_deg", "rounding_m", "pixel_size_m")
+SCENES, COUNTS = "scenes.json", "_SE.npy"
 VOLTAGES = ("landing_energy_ev", "accelerating_voltage_v")  # of a scene: what lands counts, where both are told
-NM = 1e-9
-
-Window = tuple[slice, slice]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the options say of every frame that nothing else is known of."""
-
-    heights: Path | None = None
-    measures: "Measures | None" = None
-    pixel_size_m: float | None = None
-    black: float | None = None
-    free_offset: bool = False  # for electrons too, which otherwise have none where there is no signal
-    fit_probe: bool = False
-    window_px: int = 256
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A frame as it was read: levels without the data bar."""
-
-    path: Path
-    pixels: NDArray[Any]  # (h, w)
-    optics: Optics
-    counts: bool
 
 
 def samples_in(paths: list[Path], asked: Asked) -> "list[Sample]":
@@ -160,7 +130,7 @@ def _scene(folder: Path, scene: Any, facts: _Facts, asked: Asked) -> "Sample":
 def _frame(path: Path, asked: Asked) -> "Sample":
     from calibration.fit.sample import Sample, valid_of
 
-    picture, beside = _picture(path), _sidecar(path)
+    picture, beside = _picture(path), sidecar_of(path)
     size = _pixel_size(picture, beside, asked)
     cut = _middle(picture.pixels.shape, asked.window_px)
     pixels = np.ascontiguousarray(picture.pixels[cut])
@@ -171,7 +141,7 @@ def _frame(path: Path, asked: Asked) -> "Sample":
         levels=levels,
         valid=valid_of(pixels if not picture.counts else levels, cut_out=pixels.shape != picture.pixels.shape),
         pixel_size_m=size,
-        geometry=_geometry(picture, levels, cut, _Beside(beside, asked, size)),
+        geometry=geometry(picture, levels, cut, Beside(beside, asked, size)),
         counts=picture.counts,
         black=_black(asked, counts=picture.counts),
         voltage_v=picture.optics.landing_energy_ev or picture.optics.accelerating_voltage_v,
@@ -185,102 +155,12 @@ def _black(asked: Asked, *, counts: bool) -> float | None:
     return 0.0 if counts else None
 
 
-@dataclass(frozen=True)
-class _Beside:
-    sidecar: dict[str, float]
-    asked: Asked
-    pixel_size_m: float
-
-
-def _geometry(picture: Picture, levels: NDArray[np.float32], cut: Window, of: _Beside) -> Any:
-    from calibration.fit.align import aligned
-    from calibration.fit.errors import FitError
-    from calibration.fit.geometry import known
-
-    measures = of.asked.measures
-    try:
-        if of.asked.heights is not None and (at := _heights_at(of.asked.heights, picture.path)) is not None:
-            height_m = _heights(at, picture)
-            return known(np.ascontiguousarray(height_m[cut]), pixel_size_m=of.pixel_size_m, exact=False)
-        if any(key in of.sidecar for key in SIDECAR_KEYS[:3]):
-            measures = _measures(of.sidecar)
-        if measures is None:
-            raise BeamsideError(_no_geometry(picture.path, of.asked.heights))
-        return aligned(levels, measures, of.pixel_size_m)
-    except FitError as error:
-        raise BeamsideError(f"{picture.path}: {error}") from error
-
-
-def _no_geometry(path: Path, heights: Path | None) -> str:
-    if heights is not None:
-        return f"{path}: neither {path.stem}{HEIGHTS_NM} nor {path.stem}.npy in {heights}; add its heights"
-    return f"{path}: nothing is known of its geometry; give --heights, --pitch-m and others, or {path.stem}.toml"
-
-
-def _measures(sidecar: dict[str, float]) -> "Measures":
-    from calibration.fit.errors import FitError
-    from calibration.fit.geometry import Measures
-
-    known = {key: value for key, value in sidecar.items() if key != "pixel_size_m"}
-    missing = [key for key in SIDECAR_KEYS[:3] if key not in known]
-    if missing:
-        raise FitError(f"its line-space has no {missing[0]}; {', '.join(SIDECAR_KEYS[:3])} are needed")
-    return Measures(**known)
-
-
 def _picture(path: Path) -> Picture:
     if path.suffix.lower() == ".npy":
-        return Picture(path, _plane(path), Optics(), counts=True)
+        return Picture(path, plane(path), Optics(), counts=True)
     pixels, optics = read_image(path)
     rows = optics.databar_rows or 0
     return Picture(path, pixels[: pixels.shape[0] - rows], optics, counts=False)
-
-
-def _heights_at(folder: Path, path: Path) -> Path | None:
-    names = (path.stem + HEIGHTS_NM, path.stem + ".npy")
-    found = (folder / name for name in (path.stem.removesuffix("_SE") + HEIGHTS_NM, *names))
-    return next((each for each in found if each.is_file() and each.resolve() != path.resolve()), None)
-
-
-def _heights(at: Path, picture: Picture) -> NDArray[np.float32]:
-    plane, wanted = _plane(at), picture.pixels.shape
-    if plane.shape[1] != wanted[1] or plane.shape[0] not in (wanted[0], wanted[0] + (picture.optics.databar_rows or 0)):
-        told = "{1}x{0} px".format(*plane.shape)
-        raise BeamsideError(f"{at}: {told}, but {picture.path.name} has {wanted[1]}x{wanted[0]} px; make them fit")
-    scale = NM if at.name.endswith(HEIGHTS_NM) else 1.0
-    return np.asarray(plane[: wanted[0]] * scale, np.float32)
-
-
-def _plane(path: Path) -> NDArray[np.float64]:
-    try:
-        read = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
-        raise ImageError(f"{path}: not an array as numpy.save writes it: {error}") from error
-    if not isinstance(read, np.ndarray) or read.ndim != 2 or 0 in read.shape or read.dtype.kind not in "uif":
-        raise ImageError(f"{path}: expected a plane of numbers (h, w)")
-    return np.asarray(read, np.float64)
-
-
-def _sidecar(path: Path) -> dict[str, float]:
-    """Numbers from <stem>.toml or <stem>.json beside the frame; empty without one."""
-    at = next((path.with_suffix(end) for end in SIDECARS if path.with_suffix(end).is_file()), None)
-    if at is None:
-        return {}
-    try:
-        text = at.read_text(encoding="utf-8")
-        raw = tomllib.loads(text) if at.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BeamsideError(f"{at}: cannot be read: {error}") from error
-    if not isinstance(raw, dict):
-        raise BeamsideError(f"{at}: expected names and numbers, found {type(raw).__name__}")
-    for key, value in raw.items():
-        if key not in SIDECAR_KEYS:
-            raise BeamsideError(f"{at}: {key} is not known; known are {', '.join(SIDECAR_KEYS)}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BeamsideError(f"{at}: {key} = {value!r}; expected a number, in metres or degrees")
-    return {key: float(value) for key, value in raw.items()}
 
 
 def _pixel_size(picture: Picture, sidecar: dict[str, float], asked: Asked) -> float:

@@ -39,6 +39,7 @@ class Relief:
     height_m: Field  # (h, w)
     sky: Field  # (h, w)
     shift_px: tuple[float, float] = (0.0, 0.0)  # x, y: to be moved after the probe
+    material: Field | None = None  # (h, w) relative yield; None: 1
 
 
 class Geometry(Protocol):

@@ -20,7 +20,7 @@ Vector = NDArray[np.float64]
 
 STEP = 2e-3  # share of the way between bounds: far above float32's grain, far below any curvature met
 LEAST_SPREAD = 1e-6  # relative: a render flatter than that has no contrast to fit a gain to
-LINES = "lines"  # the geometry whose relief moves with its places
+MOVING = ("lines", "design")  # geometries whose relief moves with its places
 SPOT = (SIGMA, STRETCH_X, STRETCH_XY)
 
 
@@ -122,10 +122,14 @@ class Model:
     def _emitted(self, values: dict[str, float], places: Vector) -> tuple[Relief, Field]:
         relief = self.sample.geometry.relief(self.placed(places))
         how = emission_of(values)
-        moved = relief.height_m.tobytes() if self.sample.geometry.kind == LINES else b""
+        moved = b"" if self.sample.geometry.kind not in MOVING else relief.height_m.tobytes()
+        if relief.material is not None:
+            moved += relief.material.tobytes()
         if self._kept is None or self._kept[:2] != (how, moved):
             size = self.sample.pixel_size_m
-            emitted = render(relief.height_m, how, pixel_size_m=size, sky=relief.sky, smooth=True)
+            emitted = render(
+                relief.height_m, how, pixel_size_m=size, sky=relief.sky, material=relief.material, smooth=True
+            )
             self._kept = (how, moved, emitted)
             self.renders += 1
         return relief, self._kept[2]

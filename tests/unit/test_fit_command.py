@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from agent.commands import calibrate
-from agent.commands.twin_frames import Asked, samples_in
+from agent.commands.twin_frames import samples_in
+from agent.commands.twin_geometry import Asked
 from agent.errors import BeamsideError
 from calibration.twin import scan
 from calibration.twin.emission import Emission, render, sky_view
