@@ -41,6 +41,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     steps: int
     parameters: int
     start: str = ""  # sha256 of the model whose weights were the first; empty: from nothing
+    learnt: float = 1.0  # share of the way from those weights to the ones learnt, the best on a tuning set
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ that was stopped goes on where it was.
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from engines.scene import CONDITION
 
 PICTURES_PER_MINUTE = 200  # of the whole training
 EPOCHS, COARSE_EPOCHS = 14, 10
-BEGUN_EPOCHS, BEGUN_COARSE_EPOCHS = 8, 3  # of a training that begins with a package: it knows edges already
+BEGUN_EPOCHS, BEGUN_COARSE_EPOCHS = 5, 1  # of a training that begins with a package: it knows edges already
 FEWEST, HELD_OUT_PICTURES = 180, 1440
 
 
@@ -68,8 +69,13 @@ def run(
     tuning = _fields(plan.held_out // 2, "tuning set", seed=plan.seed + TUNING, work=work, progress=progress)
     held_out = _fields(plan.held_out, "held-out set", seed=plan.seed + HELD_OUT, work=work, progress=progress)
     network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress, start=start)
+    model, share = package / manifest.MODEL_FILE, 1.0
+    if start is not None:
+        export.to_onnx(network, model, condition=CONDITION, outputs=DEPTH.output_names)
+        mixed, share = begin.best_between(start, model.read_bytes(), partial(_error, tuning))
+        begin.begin(network, mixed, training.image, training.condition)
+        network.eval()
     set_width(network, tuning)
-    model = package / manifest.MODEL_FILE
     export.to_onnx(network, model, condition=CONDITION, outputs=DEPTH.output_names)
     record = DEPTH.training(
         network,
@@ -78,6 +84,7 @@ def run(
         samples=len(training),
         steps=plan.steps(len(training)),
         start=plan.start,
+        learnt=share,
     )
     metrics = measure(model.read_bytes(), training=training, held_out=held_out)
     if start is not None:
@@ -92,6 +99,11 @@ def run(
 
 def _fields(count: int, stage: str, *, seed: int, work: Path, progress: Progress) -> Fields:
     return depth_data.generate(count, seed=seed, folder=work, progress=lambda done: progress(stage, done, count))
+
+
+def _error(tuning: Fields, model: bytes) -> float:
+    """Median error of a graph, of each field's own spread."""
+    return figures(tuning, *maps(model, tuning))["median_rmse_of_spread"]
 
 
 def measure(model: bytes, *, training: Fields, held_out: Fields) -> Metrics:

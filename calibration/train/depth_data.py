@@ -44,7 +44,7 @@ SHARES = {
 }
 KINDS = tuple(SHARES)
 FINE_SHARE, COARSE_M = 0.75, (8e-9, 100e-9)  # patterns, and the coarser world that they are looked for in
-BARE_SHARE = 0.4  # of reliefs: one stuff all over, where brightness does tell of height
+BARE_SHARE = 0.6  # of reliefs: one stuff all over, where brightness does tell of height
 GROUND_M = (0.0, 0.8e-9)  # rms of the roughness of every surface
 Draw = Callable[[str, tuple[int, int], float, np.random.Generator], Surface]  # kind, shape, pixel size
 TRAINING, TUNING, HELD_OUT = 0, 500_009, 1_000_003  # added to the seed: reliefs of one are never seen by another

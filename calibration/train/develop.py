@@ -5,7 +5,7 @@ electron Monte Carlo of silicon at 1 keV asks for (`calibration.twin.emission.Em
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from calibration.train.picture import STRETCH_PERCENTILES, disturb, lag, line_noise
 from calibration.twin import scan
-from calibration.twin.emission import Emission, range_m, render
+from calibration.twin.emission import POSSIBLE, SILICON_1KEV, Emission, at_voltage, range_m, render
 from engines.scene import Scene
 
 Field = NDArray[np.float32]
@@ -70,8 +70,12 @@ CENTRED = Shading(
 )
 IN_METRES = ("side_length_m", "side_height_m", "swallow_height_m")
 WIDE_EDGE_SHARE = 0.5  # of looks: at higher voltages edges light up as far as backscattered electrons range
+KNOWN_SHARE = 0.5  # of looks: silicon as the Monte Carlo has it; where all constants are wide, no picture tells heights
+NEARLY = 0.12  # sigma of the logarithm of each of its constants
+SLIGHT = {"floor": 0.05, "indirect": 0.1}  # at most, of what that silicon has none of
 EDGE_OF_RANGE = 0.25  # the side's length over Kanaya and Okayama's range, as it is at 1 keV
 WIDEST_EDGE_PX = 12.0
+FARTHEST_PX = 60.0  # that backscattered electrons are followed
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,25 @@ def draw_look(rng: np.random.Generator, *, pixel_size_m: float, shading: Shading
 
 
 def _draw_emission(shading: Shading, voltage_v: float, *, pixel_size_m: float, rng: np.random.Generator) -> Emission:
+    asymmetry = float(np.clip(rng.normal(0.0, 0.2), -0.8, 0.8)) if rng.random() < 0.3 else 0.0
+    if rng.random() < KNOWN_SHARE:
+        how = _nearly_silicon(voltage_v, pixel_size_m=pixel_size_m, rng=rng)
+    else:
+        how = _some_material(shading, voltage_v, pixel_size_m=pixel_size_m, rng=rng)
+    return replace(how, asymmetry=asymmetry)
+
+
+def _nearly_silicon(voltage_v: float, *, pixel_size_m: float, rng: np.random.Generator) -> Emission:
+    fitted = at_voltage(SILICON_1KEV, voltage_v, pixel_size_m=pixel_size_m)
+    constants = {name: float(rng.uniform(0.0, most)) for name, most in SLIGHT.items()}
+    for each in fields(Shading):
+        if each.name not in SLIGHT:
+            by = float(np.exp(rng.normal(0.0, NEARLY)))
+            constants[each.name] = float(np.clip(getattr(fitted, each.name) * by, *POSSIBLE[each.name]))
+    return replace(fitted, **constants, range_m=min(fitted.range_m, FARTHEST_PX * pixel_size_m))
+
+
+def _some_material(shading: Shading, voltage_v: float, *, pixel_size_m: float, rng: np.random.Generator) -> Emission:
     drawn = {each.name: getattr(shading, each.name) for each in fields(shading)}
     constants = {
         name: _log_uniform(ends, rng) if name in IN_METRES else float(rng.uniform(*ends))
@@ -128,9 +151,7 @@ def _draw_emission(shading: Shading, voltage_v: float, *, pixel_size_m: float, r
     wide = min(EDGE_OF_RANGE * reach, WIDEST_EDGE_PX * pixel_size_m) / constants["side_length_m"]
     if rng.random() < WIDE_EDGE_SHARE and wide > 1.0:
         constants |= {name: constants[name] * wide for name in IN_METRES}
-    asymmetry = float(rng.normal(0.0, 0.2)) if rng.random() < 0.3 else 0.0
-    constants["range_m"] = float(np.clip(reach, 5e-9, 60.0 * pixel_size_m))
-    return Emission(**constants, asymmetry=float(np.clip(asymmetry, -0.8, 0.8)))
+    return Emission(**constants, range_m=float(np.clip(reach, 5e-9, FARTHEST_PX * pixel_size_m)))
 
 
 def draw_material(height_m: Field, rng: np.random.Generator) -> Field | None:

@@ -48,7 +48,15 @@ class Described:
         return tuple(tensor.name for tensor in self.outputs)
 
     def training(
-        self, network: nn.Module, *, command: str, seed: int, samples: int, steps: int, start: str = ""
+        self,
+        network: nn.Module,
+        *,
+        command: str,
+        seed: int,
+        samples: int,
+        steps: int,
+        start: str = "",
+        learnt: float = 1.0,
     ) -> Training:
         """The record of a training that ends now."""
         return Training(
@@ -60,6 +68,7 @@ class Described:
             samples=samples,
             steps=steps,
             start=start,
+            learnt=learnt,
             parameters=sum(p.numel() for p in network.parameters()),
         )
 
