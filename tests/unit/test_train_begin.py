@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from calibration.networks.autofocus import AutofocusNet
 from calibration.networks.defects import DefectNet
@@ -111,3 +113,47 @@ def test_another_networks_package_is_refused_by_the_name_and_shape_of_the_first_
 def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such package"):
         begin.weights_of(tmp_path, "depth")
+
+
+def nudged(model: bytes) -> bytes:
+    """Another set of weights of the same network."""
+    graph = onnx.load_model_from_string(model)
+    for each in graph.graph.initializer:
+        value = numpy_helper.to_array(each)
+        if value.dtype == np.float32:
+            each.CopyFrom(numpy_helper.from_array(value + np.float32(0.125), each.name))
+    return bytes(graph.SerializeToString())
+
+
+def weights(model: bytes) -> dict[str, np.ndarray]:
+    return {
+        each.name: numpy_helper.to_array(each)
+        for each in onnx.load_model_from_string(model).graph.initializer
+        if numpy_helper.to_array(each).dtype == np.float32
+    }
+
+
+def test_weights_between_two_models_lie_on_the_way(exported: bytes) -> None:
+    last = nudged(exported)
+    mixed = weights(begin.between(exported, last, 0.4))
+    for name, first in weights(exported).items():
+        np.testing.assert_allclose(mixed[name], first + 0.05, atol=1e-5)
+    for name, value in weights(begin.between(exported, last, 1.0)).items():
+        np.testing.assert_allclose(value, weights(last)[name], atol=1e-5)
+
+
+def test_the_best_of_the_way_is_kept(exported: bytes) -> None:
+    name = next(iter(weights(exported)))
+    wanted = weights(exported)[name] + 0.125 * 0.6
+
+    def error(model: bytes) -> float:
+        return float(np.abs(weights(model)[name] - wanted).mean())
+
+    graph, share = begin.best_between(exported, nudged(exported), error)
+    assert share == 0.6
+    assert error(graph) < 1e-5
+
+
+def test_nothing_lies_between_two_networks(exported: bytes) -> None:
+    with pytest.raises(ModelError, match="different networks"):
+        begin.between(begin.weights_of(MODELS, "autofocus"), exported, 0.5)
