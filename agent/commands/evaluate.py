@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from agent.commands.evaluate_blur import blur
+from agent.commands.evaluate_focus import focus
 from agent.errors import BeamsideError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Score tables, baselines side by side.", no_args_is_help=True)
 app.command()(blur)
+app.command()(focus)
 
 LEAST_FANO, MOST_FANO = 0.0, 100.0
 SHIPPED = "silicon at 1 keV, as shipped"

@@ -20,7 +20,7 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import estimator, models, overhead, start, throughput
+from tests.bench import estimator, focus, models, overhead, start, throughput
 
 Rows = list[dict[str, object]]
 PIPED = 120  # columns, where there is no terminal to ask
@@ -119,6 +119,15 @@ def start_table(rows: Rows) -> Table:
     return table
 
 
+def focus_table(rows: Rows) -> Table:
+    table = _table("Closed focus loop on the virtual microscope, asked and measured", str(rows[0]["what"]))
+    for heading in ("asked", "measured", "", "by", "n"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*(str(row[name]) for name in ("name", "asked", "measured", "met", "by", "n")))
+    return table
+
+
 def _table(title: str, caption: str) -> Table:
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("")
@@ -141,6 +150,7 @@ PARTS: dict[str, tuple[Callable[[bool], Rows], Callable[[Rows], Table]]] = {
     "throughput": (lambda quick: throughput.measure(3 if quick else throughput.REPETITIONS), throughput_table),
     "estimator": (lambda quick: estimator.measure(1 if quick else estimator.REPEATS), estimator_table),
     "start": (lambda quick: start.measure(3 if quick else start.STARTS), start_table),
+    "focus": (lambda quick: focus.measure(16 if quick else focus.EPISODES), focus_table),
     "models": (lambda quick: models.measure(10 if quick else models.RUNS), models_table),
 }
 
