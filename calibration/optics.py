@@ -129,7 +129,7 @@ WAVE_S = np.linspace(0.0, 2.0, 21)  # displacement of the two pupils, of the pup
 
 
 @lru_cache(maxsize=1)
-def _wave_table() -> Array:
+def wave_table() -> Array:
     """(separation, q along, q across) -> transfer; across the lens analytic, along it Gauss-Legendre."""
     node, weight = np.polynomial.legendre.leggauss(64)
     table = np.zeros((WAVE_S.size, WAVE_Q.size, WAVE_Q.size))
@@ -148,7 +148,7 @@ def wave_transfer(q_along: Array, q_across: Array, separation: Array) -> Array:
 
     q_along, q_across: alpha A k along and across k; separation: lambda f / alpha (0..2). Trilinear table.
     """
-    table = _wave_table()
+    table = wave_table()
     s, fs = _cell(separation, WAVE_S)
     a, fa = _cell(q_along, WAVE_Q)
     b, fb = _cell(q_across, WAVE_Q)

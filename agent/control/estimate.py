@@ -26,6 +26,10 @@ FEW_CELLS = 12  # cells of the spectrum with an object in them, below which ther
 WRONG_SIDE = 0.02  # posterior share on the other side of focus that is too much to answer
 # Windows mix what the model keeps apart, so the likelihood speaks too loud: measured scatter squared over curvature.
 TEMPER = 5.0
+# Where nearly all of a picture runs one way, the little that does not decides between defocus and astigmatism, and
+# it is as much model error as signal: by so much louder still, from that share on.
+ONE_WAY, ONE_WAY_POWER = 0.3, 6.0
+STUCK_NATS, STUCK_SHARE = 100.0, 0.005  # by which a lens that stayed must explain the frames better: models err too
 UNMOVED_H = 1.5  # of h: working distances closer than this make pictures that are alike
 ALPHA_GRID_RAD = np.geomspace(1e-3, 30e-3, 9)
 ALPHA_COARSE = 0.25  # spread of its logarithm after that grid
@@ -33,12 +37,17 @@ ALPHA_LEAST = 0.05  # relative error of any certificate's angle, whatever it say
 ALPHA_WELL_KNOWN = 0.06  # relative: one climb finds it then
 # Lines all one way cannot tell astigmatism from defocus: a weak belief that columns are stigmated to about h decides.
 ASTIGMATISM_H = 0.5
+# ... but a column that is not shows it only where the frames tell: what they leave open is as wide as that.
+ASTIGMATISM_OPEN_H = 1.5
 STEP = (0.12, 0.12, 0.12, 0.03)  # finite differences: z, ax, ay in h, ln alpha
 GAIN_STEP = 0.03  # and the logarithm of a frame's contrast
 # The likelihood counts model errors (pupil shape, drift within a frame, topography) as information; answers at high
 # dose are no better than this share of h, whatever the curvature says.
 SYSTEMATIC_H = 0.02
 SYSTEMATIC_OF_Z = 0.015
+# Focus between frames is surer than focus that is extrapolated to: of the second nearest frame's way to it, and, where
+# that is many h, of its square.
+SYSTEMATIC_OF_WAY, FAR_WAY_H = 0.008, 50.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Instrument:
     stigmator_matrix_m: tuple[tuple[float, float], tuple[float, float]] | None = None
     scale_per_m: float | None = None  # None: 1/WD may or may not be compensated, both are tried
     gain_sigma: float = 0.0  # of the frames' contrast, with far tails; 0 in a stream: its scene epochs vouch for it
+    hysteresis_m: float = 0.0  # play of the working distance
 
 
 @dataclass(frozen=True)
@@ -340,10 +350,12 @@ class _Search:
         half = half_depth_of_focus_m(self.reference.pixel_size_m, alpha, self.instrument.fw50_m)
         weights = _weights(best, rivals)
         spread = sum(w * (m.theta[0] - best.theta[0]) ** 2 for w, m in zip(weights, rivals, strict=True))
-        variance = (TEMPER * best.covariance[:3, :3] + np.diag([spread, 0.0, 0.0])) * self.h**2
+        self.loud = TEMPER * (1.0 + (self.scene.one_way() / ONE_WAY) ** ONE_WAY_POWER)
+        variance = (self.loud * best.covariance[:3, :3] + np.diag([spread, 0.0, 0.0])) * self.h**2
         systematic = float(np.hypot(SYSTEMATIC_H * half + SYSTEMATIC_OF_Z * abs(z), self._sigma_of_alpha(z)))
+        systematic = float(np.hypot(systematic, self._sigma_of_way(z)))
         sigma = float(np.hypot(np.sqrt(variance[0, 0]), systematic))
-        sigma_a = float(np.hypot(np.sqrt(0.5 * (variance[1, 1] + variance[2, 2])), systematic))
+        sigma_a = float(np.hypot(self._sigma_of_astigmatism(best), systematic))
         other_side = sum(w for w, m in zip(weights, rivals, strict=True) if m.theta[0] * best.theta[0] < 0)
         p_wrong = min(1.0, 0.5 * erfc(abs(z) / (sigma * sqrt(2.0))) + other_side)
         self.best, self.rivals = best, rivals
@@ -358,6 +370,22 @@ class _Search:
         frames = tuple(e.frame for e in self.evidence)
         where = self.reference.working_distance_m
         return Estimate(where, z, sigma, (ax, ay), sigma_a, p_wrong, alpha, half, None, frames)
+
+    def _sigma_of_way(self, z_m: float) -> float:
+        """What the model errs by over the way from the second nearest frame to focus."""
+        ways = sorted(abs(z_m + view.offset_m) for view in self.scene.views)
+        way_h = ways[1] / self.h
+        return self.h * float(np.hypot(SYSTEMATIC_OF_WAY * way_h, (way_h / FAR_WAY_H) ** 2))
+
+    def _sigma_of_astigmatism(self, best: _Mode) -> float:
+        """By the frames, with a belief in a stigmated column that is weaker than the one that chose the answer."""
+        free = self._free()
+        curvature = np.linalg.inv(best.covariance[np.ix_(free, free)]) / self.loud
+        weaker = TEMPER / self.loud * (1.0 / ASTIGMATISM_H**2) - 1.0 / ASTIGMATISM_OPEN_H**2
+        curvature[1, 1] -= weaker
+        curvature[2, 2] -= weaker
+        covariance = np.linalg.inv(curvature)
+        return self.h * float(np.sqrt(max(0.5 * (covariance[1, 1] + covariance[2, 2]), 0.0)))
 
     def _sigma_of_alpha(self, z_m: float) -> float:
         """What an angle that is only so well known adds, where two working distances cannot fit it.
@@ -388,7 +416,7 @@ class _Search:
             stayed = self.scene.likelihood([replace(here, z_m=z * self.h) for z in self._grid()])
         finally:
             self.scene.views = views
-        return float(stayed.max()) > best.value + TEMPER
+        return float(stayed.max()) > best.value + max(STUCK_NATS, STUCK_SHARE * best.value)
 
     def _unmoved(self, best: _Mode) -> bool:
         """Do the frames agree with one another better than any defocus makes them differ?

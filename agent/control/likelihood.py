@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from agent.control.cells import FINE_BINS, STILL_PX, Samples, cells
 from agent.control.spectra import PATCH_PX
-from calibration.optics import disc_transfer_of_square, probe_transfer
+from agent.control.wave import WaveTransfer
+from calibration.optics import disc_transfer_of_square
 
 Real = NDArray[np.float64]
 Real32 = NDArray[np.float32]
@@ -87,6 +88,7 @@ class Scene:
         self._terms = np.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky]).astype(np.float32)
         self.whitened = [self._whitened(view) for view in self.views]  # (patch, sample) each
         self.crosses: dict[float, Complex] = {}
+        self._diffraction: WaveTransfer | None = None
         self._scanned: dict[tuple[Column, tuple[Hypothesis, ...]], Real32] = {}
         self.set_scale(0.0)
 
@@ -149,14 +151,11 @@ class Scene:
         return np.asarray(h * _gains(hypotheses), np.float32) if hypotheses[0].gains else h
 
     def _wave(self, z: Real, ax: Real, ay: Real, alpha: Real) -> Real32:
-        kx, ky = self._k
-        rows = [
-            probe_transfer(
-                kx, ky, z_m=at[0], ax_m=at[1], ay_m=at[2], alpha_rad=at[3], wavelength_m=self.column.wavelength_m
-            )
-            for at in zip(z.ravel(), ax.ravel(), ay.ravel(), alpha.ravel(), strict=True)
-        ]
-        return np.asarray(rows, np.float32).reshape(*z.shape, -1)
+        assert self.column.wavelength_m is not None
+        if self._diffraction is None:
+            self._diffraction = WaveTransfer(*self._k, self.column.wavelength_m)
+        flat = (np.ascontiguousarray(each).ravel() for each in (z, ax, ay, alpha))
+        return self._diffraction(*flat).reshape(*z.shape, -1)
 
     def incoherent(self, hypotheses: Sequence[Hypothesis]) -> Real:
         """Log likelihood from the power of each frame alone: needs no shifts, knows less."""
@@ -241,6 +240,13 @@ class Scene:
     def unmoved(self) -> float:
         """Log likelihood that nothing changed between the frames, whatever their settings say."""
         return float(self._along(np.ones((1, self.n, self.active.size), np.float32), [self.coherent])[0, 0])
+
+    def one_way(self) -> float:
+        """How much of what is heard lies one way: 0 for a picture alike in all directions, 1 for straight lines."""
+        signal = np.maximum(self.heard.sum(axis=0) - self.n, 0.0)
+        weight = self.trust * signal / (1.0 + signal)
+        turned = np.exp(2j * np.arctan2(self._k[1], self._k[0]))
+        return float(abs((weight * turned).sum()) / max(float(weight.sum()), 1e-12))
 
     def _information(self, h: Real32, steps: Real) -> Real:
         """Expected curvature: 2 sum of trust times signal times du.du, from pairs of points at +-step per parameter."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from agent.control import focus
 from agent.control.envelope import Envelope, Move
 from agent.control.estimate import Instrument
 from agent.control.focus import Routine, Rules, Wish
+from agent.evidence import coarser
 from agent.messages import Evidence, Kind, Phase
 from tests.simulator import ALPHA_RAD, H_M, MARGIN, frame, scene
 from tests.unit.test_control_estimate import evidence
@@ -27,6 +29,9 @@ class Bench:
     instrument: Instrument = KNOWN
     seed: int = 1
     dead: bool = False
+    play_h: float = 0.0  # of the lens
+    far: bool = False  # frames bring their coarse half too
+    lens_m: float = 0.0
     offset_m: float = 0.0
     taken: int = 0
     wishes: list[Wish] = field(default_factory=list)
@@ -38,19 +43,23 @@ class Bench:
 
     @property
     def defocus_h(self) -> float:
-        return self.start_h + (0.0 if self.dead else self.offset_m / H_M)
+        return self.start_h + (0.0 if self.dead else self.lens_m / H_M)
 
     def look(self) -> Evidence:
+        half = self.play_h * H_M / 2
+        self.lens_m = float(np.clip(self.lens_m, self.offset_m - half, self.offset_m + half))
         shift = (0.2 * self.taken, 0.1 * self.taken)
         pixels = frame(self.objects, z_m=self.defocus_h * H_M, shift_px=shift, snr=1.8, rng=self.rng)
         self.taken += 1
-        return evidence(pixels, self.offset_m, self.taken)
+        fine = evidence(pixels, self.offset_m, self.taken)
+        return msgspec.structs.replace(fine, coarse=coarser(fine, pixels)) if self.far else fine
 
     def run(self, turns: int = 12) -> Phase:
         for _ in range(turns):
+            seen = self.look()
             blur_px = abs(self.defocus_h) / 4
             self.routine, wish = focus.observe(
-                self.routine, self.look(), blur_px=blur_px, instrument=self.instrument, rules=self.rules
+                self.routine, seen, blur_px=blur_px, instrument=self.instrument, rules=self.rules
             )
             if wish is not None:
                 self.wishes.append(wish)
@@ -67,7 +76,37 @@ def test_focus_is_found_in_six_frames_and_verified(start_h: float) -> None:
     assert bench.run() is Phase.CONVERGED
     assert abs(bench.defocus_h) < 0.5
     assert bench.taken <= 6
-    assert bench.routine.verified_m == pytest.approx(5e-3 + bench.offset_m)
+    assert bench.routine.verified_m == pytest.approx(5e-3 + bench.offset_m, abs=0.5 * H_M)  # the rest needs no picture
+
+
+@pytest.mark.parametrize("start_h", [-70.0, 45.0])
+def test_focus_is_found_from_far_away_by_a_quarter_of_the_resolution(start_h: float) -> None:
+    bench = Bench("blobs", start_h, Rules(Envelope(1e-3, 20e-3, step_m=200e-6, cumulative_m=400e-6)), far=True)
+    assert bench.run() is Phase.CONVERGED
+    assert abs(bench.defocus_h) < 0.5
+    assert bench.taken <= 7
+
+
+@pytest.mark.parametrize("start_h", [-9.0, 6.0])
+def test_the_play_of_the_lens_is_allowed_for(start_h: float) -> None:
+    """Without it the lens would stay half of the play short of focus, 0.75 h."""
+    known = Instrument(alpha_rad=ALPHA_RAD, hysteresis_m=1.5 * H_M)
+    bench = Bench("blobs", start_h, instrument=known, play_h=1.5)
+    assert bench.run() is Phase.CONVERGED
+    assert abs(bench.defocus_h) < 0.4
+
+
+def test_an_answer_that_does_not_go_with_the_blur_is_not_believed() -> None:
+    bench = Bench("blobs", 2.0)
+    for offset_m in (0.0, 4e-6):
+        bench.offset_m = offset_m
+        bench.routine, wish = focus.observe(
+            bench.routine, bench.look(), blur_px=15.0, instrument=KNOWN, rules=bench.rules
+        )
+    assert wish is not None
+    assert wish.kind is Kind.PROBE
+    assert bench.routine.estimate is not None
+    assert bench.routine.estimate.reason == "ambiguous"
 
 
 def test_a_flat_field_is_held_without_a_move_and_asks_for_a_better_frame() -> None:
@@ -138,7 +177,7 @@ def test_a_larger_blur_asks_for_a_larger_probe() -> None:
         assert wish is not None
         sizes.append(abs(wish.move.working_distance_m - 5e-3) / H_M)
     assert sizes == sorted(sizes)
-    assert (sizes[0], sizes[-1]) == (pytest.approx(2.1, abs=0.2), pytest.approx(12.0))
+    assert (sizes[0], sizes[-1]) == (pytest.approx(2.1, abs=0.2), pytest.approx(41.5))
 
 
 def test_stigmators_are_turned_with_the_inverse_of_their_matrix() -> None:
