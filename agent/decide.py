@@ -3,21 +3,25 @@
 Everything here is a function of what it was given: frames, requests, and `now_ns`. It knows no socket and no clock.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
 from agent import flags
-from agent.control import focus
+from agent.control import actuator, focus
 from agent.control.admission import PASSED_OVER, Stream, follow, standing_reason
-from agent.control.envelope import Envelope
+from agent.control.dose import nothing_seen
+from agent.control.envelope import Move
 from agent.control.estimate import Instrument
+from agent.control.exposing import Exposing
 from agent.control.focus import Routine, Rules, Wish
 from agent.control.inspection import Inspection, uninspected
 from agent.control.mode import ModeState, begin, next_mode
 from agent.control.pace import Pace
 from agent.control.standing import Standing
 from agent.control.steering import Steering, acknowledge
+from agent.control.suggesting import exposure_suggestion, focus_suggestion, where
+from agent.control.terms import Terms as Terms
 from agent.messages import (
     NOT_BUILT,
     SOURCES,
@@ -40,6 +44,7 @@ from agent.messages import (
     Wanted,
 )
 from engines.readings import JUDGEABLE
+from engines.score_scale import on_scale
 
 SETTLED_PHASES = (Phase.IDLE, Phase.CONVERGED, Phase.HELD)
 RESTART_SCORE = 1.0  # points below the score at convergence: 4 half depths on the virtual microscope
@@ -50,25 +55,6 @@ INTRUDED_S, INTRUDED_FRAMES = 5.0, 3.0  # after a second producer's last frame u
 NOTHING = Wanted()
 MOVED = (Outcome.APPLIED, Outcome.CLIPPED)
 GO_BACK = ("rejected", "clipped")  # the controller answers, but not as asked: it may still take the way back
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What the instrument and the configuration allow."""
-
-    instrument: Instrument
-    envelope: Envelope
-    settle_s: float = 0.2
-    dose_frames: int = 12
-    p_wrong_direction: float = 0.02
-    operator_yield_s: float = 10.0
-    source: str = ""  # empty: the first that sends frames
-    stale_after_s: float = 5.0
-    stale_after_frame_times: float = 5.0
-    recipes: frozenset[str] = frozenset()
-    live_budget: float = 0.25  # share of the time that depth and defects may take on live frames
-    publish_depth: bool = False
-    height_scale: float | None = None  # of the certificate: None where nothing vouches for heights
 
 
 class Decider:
@@ -84,7 +70,7 @@ class Decider:
         self._reason: str | None = None
         self._pace = self._inspect_pace = self._last_pace = Pace()  # live, to inspect, and of the lane heard last
         self._last_frame_ns: int | None = None
-        self.inspection = Inspection()
+        self.inspection, self.exposing = Inspection(), Exposing()
         self._unbuilt: dict[str, str] = {}  # source -> a shape without an engine
         self._began_ns: int | None = None
         self._yield_until_ns = 0
@@ -130,6 +116,7 @@ class Decider:
             evidence=wanted,
             reference_working_distance_m=self._reference_m,
             scale_per_m=self.terms.instrument.scale_per_m or 0.0,
+            histogram=self.terms.expose and self._reason is None and self.mode.mode in (Mode.SUGGEST, Mode.CONTROL),
         )
 
     def _steers(self) -> bool:
@@ -207,7 +194,7 @@ class Decider:
             noted = (*noted, *self._inspected(frame, findings))
             self._note_shape(frame, findings)
         holds = self.standing.hold_edges(wall_ns)
-        suggestion = self._suggest(wish, frame, now_ns)
+        suggestion = self._suggest(wish, frame, now_ns) or self._expose(frame, findings, now_ns)
         return Decision(
             now_ns=now_ns,
             mode=self.mode.mode,
@@ -245,9 +232,14 @@ class Decider:
         self._yield_until_ns = 0
         self.steering, self._way_back = self.steering.cancelled(), None
         self.routine = focus.begin(self.routine.verified_m)
+        self.exposing.forget()
 
     def _acknowledged(self, ack: Ack, now_ns: int) -> None:
         was = self.steering
+        if was.kind is Kind.EXPOSURE and ack.suggestion == was.out:
+            self.steering = replace(was, out=None, kind=None, move=None)
+            self.exposing.answered(ack)
+            return
         self.steering, trouble = acknowledge(was, ack)
         if ack.suggestion == was.out and ack.outcome in MOVED:
             self.stream = self.stream.acknowledged(ack.optics_epoch, ack.t_settled_ns)
@@ -341,11 +333,15 @@ class Decider:
         if self._way_back is not None and self._reason is None:
             back, self._way_back = self._way_back, None
             return back
+        self.exposing.look(frame.optics, findings, self.routine)
         if findings.evidence is None:
             self._watch_for_loss(findings)
             return None
+        if self.mode.mode is Mode.CONTROL and self.exposing.first(self.routine, self.standing.holding_all()):
+            return None
         if self.mode.mode is Mode.CONTROL and self.standing.holding() is not None:
             return None  # what may not be advised now must not use up probes and dose
+        was = self.routine
         self.routine, wish = focus.observe(
             self._for_suggesting(findings),
             findings.evidence,
@@ -353,7 +349,24 @@ class Decider:
             instrument=self._instrument(findings),
             rules=self._rules(),
         )
-        return self._after(wish, findings, now_ns)
+        return self._after(self._doubted(wish, was, frame), findings, now_ns)
+
+    def _doubted(self, wish: Wish | None, was: Routine, frame: Frame) -> Wish | None:
+        """Say of an end of the routine what only the header or the certificate can tell."""
+        routine = self.routine
+        if routine.phase is Phase.HELD and routine.reason == "featureless":
+            self.routine = replace(routine, reason=nothing_seen(frame.optics))
+        if routine.phase is not Phase.CONVERGED or was.phase is Phase.CONVERGED or routine.estimate is None:
+            return wish
+        fault = actuator.doubt(routine.evidence, routine.estimate, self.terms.instrument)
+        if fault is None:
+            return wish
+        newest, home_m = routine.evidence[-1], was.restore_to
+        back_m = routine.verified_m  # a lens that stands where it should stays there
+        if fault.place_m != newest.working_distance_m and home_m is not None:
+            back_m = actuator.way_back_m(home_m, newest, fault)
+        self.routine, back = focus.give_up(replace(routine, verified_m=back_m), fault.code, self._rules())
+        return back
 
     def _report_stream(self, frame: Frame, findings: Findings, now_ns: int) -> None:
         """The stream's conditions are those of its last frame; a second producer's shadow is longer."""
@@ -447,43 +460,33 @@ class Decider:
         back = wish.kind in (Kind.RESTORE, Kind.ACQUIRE)
         if self.standing.reason is not None and not back:
             return None
+        number = self._sent(wish.kind, wish.move, frame, now_ns)
+        return focus_suggestion(number, wish, self.routine, valid_for_s=self._valid_for_s())
+
+    def _expose(self, frame: Frame | None, findings: Findings | None, now_ns: int) -> Suggestion | None:
+        """Brightness and contrast, where the optics are left alone."""
+        if frame is None or findings is None or self.steering.out is not None:
+            return None
+        steers = self.mode.mode is Mode.CONTROL
+        advice = self.exposing.advice(findings, self.routine, self.standing.holding_all(), steers=steers)
+        if advice is None:
+            return None
+        number = self._sent(Kind.EXPOSURE, where(frame.optics), frame, now_ns)
+        return exposure_suggestion(number, advice, frame.number, valid_for_s=self._valid_for_s())
+
+    def _sent(self, kind: Kind, move: Move, frame: Frame, now_ns: int) -> str:
+        """The next suggestion's number; in control an answer to it is waited for."""
         self._issued += 1
         number = f"{self._boot[:8]}-{self._issued}"
-        if self.mode.mode is Mode.CONTROL and wish.kind is not Kind.ACQUIRE:
+        if self.mode.mode is Mode.CONTROL and kind is not Kind.ACQUIRE:
+            epoch, frame_time_s = frame.optics.optics_epoch, self._pace.frame_time_s
             self.steering = self.steering.sent(
-                number,
-                wish.kind,
-                wish.move,
-                epoch=frame.optics.optics_epoch,
-                now_ns=now_ns,
-                frame_time_s=self._pace.frame_time_s,
+                number, kind, move, epoch=epoch, now_ns=now_ns, frame_time_s=frame_time_s
             )
-        return self._suggestion(number, wish)
+        return number
 
-    def _suggestion(self, number: str, wish: Wish) -> Suggestion:
-        newest, found = self.routine.evidence[-1], self.routine.estimate
-        moves = wish.kind is not Kind.ACQUIRE
-        dx, dy = wish.move.stigmator_x - newest.stigmator_x, wish.move.stigmator_y - newest.stigmator_y
-        turned = moves and (dx != 0.0 or dy != 0.0)
-        return Suggestion(
-            id=number,
-            kind=wish.kind,
-            based_on_frames=tuple(e.frame for e in self.routine.evidence),
-            working_distance_m=wish.move.working_distance_m if moves else None,
-            delta_working_distance_m=wish.move.working_distance_m - newest.working_distance_m if moves else None,
-            stigmator_x=wish.move.stigmator_x if turned else None,
-            stigmator_y=wish.move.stigmator_y if turned else None,
-            delta_stigmator_x=dx if turned else None,
-            delta_stigmator_y=dy if turned else None,
-            sigma_working_distance_m=found.sigma_m if found else None,
-            p_wrong_direction=found.p_wrong_direction if found else None,
-            half_depth_of_focus_m=found.half_depth_of_focus_m if found else None,
-            limits_applied=wish.move.limits,
-            reason=wish.reason,
-            restore_to=self.routine.restore_to,
-            valid_for_s=self._pace.limit_s(VALID_S, VALID_FRAMES),
-            acquire=wish.acquire,
-        )
+    def _valid_for_s(self) -> float:
+        return self._pace.limit_s(VALID_S, VALID_FRAMES)
 
     def _focus_state(self, frame: Frame, findings: Findings) -> FocusState:
         """What is known of focus with this frame; the estimate only where it belongs to this frame's source."""
@@ -493,7 +496,7 @@ class Decider:
         ax, ay = (found.astigmatism_m or (None, None)) if found else (None, None)
         return FocusState(
             phase=self.routine.phase,
-            score=findings.score,
+            score=on_scale(self.terms.score_scale, findings.score),
             blur_px=findings.blur_px,
             blur_uncertainty_px=findings.blur_uncertainty_px,
             content=findings.content,

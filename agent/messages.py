@@ -193,6 +193,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     independent: float = 0.4  # share of the samples that are independent of one another
     averages: int = 1
     grown: float = 0.0  # magnification above that of the reference working distance, where it is known and still in
+    place_sigma_m: float = 0.0  # of the working distance, where play leaves open where the lens stood
+    coarse: "Evidence | None" = None  # the same frame at a quarter of the resolution: what is far out of focus
 
 
 class FocusState(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,6 +270,18 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True):
     stage_y_m: float | None = None
 
 
+class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+    """How a frame uses the grey levels it has; shares and levels of full scale, brighter = larger."""
+
+    at_black: float  # share of the pixels
+    at_white: float
+    low: float  # level below which 0.5 % of the pixels lie
+    middle: float
+    high: float  # ... above which
+    spread: float  # standard deviation
+    noise: float  # standard deviation of what differs from pixel to pixel
+
+
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What perception made of one frame: readings, evidence, or the reason there is none."""
 
@@ -279,7 +293,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     refused: str | None = None  # why this frame is no evidence: one of the closed list
     flags: tuple[str, ...] = ()
     mean_level: float | None = None  # of full scale
-    saturated_fraction: float | None = None
+    histogram: Histogram | None = None  # None: not looked for
     depth: DepthMap | None = None  # of the picture without its databar
     defects: tuple[Defect, ...] | None = None  # None: not looked for
     unseen: str | None = None  # why depth and defects were wanted and could not be read
@@ -294,6 +308,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     reference_working_distance_m: float | None = None  # evidence is brought to the magnification it has there
     scale_per_m: float = 0.0  # change of magnification with working distance, of the certificate
     inspection: bool = False  # depth and defects
+    histogram: bool = False
     height_scale: float | None = None  # of the certificate; None: heights stay as trained
 
 

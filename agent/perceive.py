@@ -18,6 +18,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.control.dose import electrons_per_pixel
+from agent.control.histogram import histogram_of
 from agent.errors import EngineError
 from agent.evidence import take_evidence
 from agent.messages import NOT_BUILT, SOURCES, Defect, Findings, Frame, Optics, Wanted
@@ -36,7 +38,6 @@ TAIL_SAMPLES = 60_000  # places the 0.1 % percentile to an eighth of its share
 LOST = 1000  # failures that a lost GPU counts as: more than any number that is waited for
 CENTRAL_PX = 2048
 INSPECTED_PX = 2048 * 3072  # 2 s and 2 GB on two idle cores: a larger picture would hold up whatever comes after it
-ELEMENTARY_CHARGE_C = 1.602176634e-19
 
 
 class FocusModel(Protocol):
@@ -172,6 +173,7 @@ class Perceiver:
             refused=refused,
             flags=(NOT_BUILT,) if self._lacks(image.shape) else (),
             mean_level=mean / 255.0,
+            histogram=histogram_of(pixels, frame.optics) if wanted.histogram else None,
             depth=relief.metres() if relief is not None and self._maps else None,
             defects=found,
             unseen=unseen,
@@ -282,15 +284,6 @@ def scene_of(optics: Optics) -> Scene:
         electrons_per_pixel=electrons_per_pixel(optics),
         accelerating_voltage_v=optics.landing_energy_ev or optics.accelerating_voltage_v,
     )
-
-
-def electrons_per_pixel(optics: Optics) -> float | None:
-    """Of the beam, all averaged scans together; None where current, dwell time or the number of scans is unknown."""
-    averaged = optics.averaging not in (None, "none")
-    count = optics.average_count if optics.average_count is not None or averaged else 1
-    if not optics.beam_current_a or optics.dwell_time_s is None or count is None:
-        return None
-    return optics.beam_current_a * optics.dwell_time_s * count / ELEMENTARY_CHARGE_C
 
 
 def unreadable(frame: Frame, pixels: NDArray[Any], spread: float) -> str | None:

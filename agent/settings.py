@@ -62,6 +62,7 @@ class Focus(Section):
     source: str = ""  # empty: the first source that delivers evidence
     mode: Literal["observe", "suggest"] = "suggest"  # control is only ever lent to a controller
     certificate: Path | None = None
+    score_scale: Path | None = None  # of `calibrate rate`: the score is told on it; steering keeps the model's own
     step_limit_m: float | None = Field(default=None, gt=0)  # the smaller of this and the certificate's; else 100 um
     cumulative_limit_m: float | None = Field(default=None, gt=0)  # likewise; else 200 um
     working_distance_min_m: float = Field(default=0.5e-3, gt=0)
@@ -70,6 +71,12 @@ class Focus(Section):
     p_wrong_direction: float = Field(default=0.02, gt=0, lt=0.5)
     operator_yield_s: float = Field(default=10.0, ge=0)
     settle_s: float = Field(default=0.2, ge=0)  # without a certificate
+
+
+class Exposure(Section):
+    """Brightness and contrast."""
+
+    advise: bool = True  # where both are read back: when levels are clipped, or in focus hardly used
 
 
 STRIDE_PX = 32  # of the models: what reaches them is padded to it, so that no other shape is ever asked for
@@ -127,6 +134,7 @@ class Settings(BaseSettings):
     commands: Commands = Commands()
     keys: Keys = Keys()
     focus: Focus = Focus()
+    exposure: Exposure = Exposure()
     engines: Engines = Engines()
     depth: Depth = Depth()
     recipes: Recipes = Recipes()

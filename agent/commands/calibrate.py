@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from agent.commands.calibrate_dataset import dataset
+from agent.commands.calibrate_focus import focus
+from agent.commands.calibrate_rate import rate
 from agent.commands.calibrate_twin import twin
 from agent.errors import BeamsideError, EngineError
 from engines.manifest import Manifest
@@ -22,6 +24,8 @@ train = typer.Typer(help="Train a model on the virtual microscope.")
 app.add_typer(train, name="train")
 app.command()(dataset)
 app.command()(twin)
+app.command()(focus)
+app.command()(rate)
 
 SHOWN = {  # columns of the table on the screen; the manifest holds more
     "autofocus": ("score_rmse", "score_spearman", "blur_median_relative_error", "blur_spearman", "content_auroc"),

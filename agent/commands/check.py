@@ -14,6 +14,7 @@ from rich.table import Table
 
 from agent import settings as configuration
 from agent.commands import run as running
+from agent.commands.score_scales import described, read_score_scale
 from agent.errors import BeamsideError, ConfigurationError
 from agent.settings import Settings
 from agent.wire import curve
@@ -65,6 +66,7 @@ def _look(settings: Settings) -> list[Row]:
         ("depth", partial(_model, "depth", Depth)),
         ("defects", partial(_model, "defects", DefectFinder)),
         ("certificate", _certificate),
+        ("score scale", _score_scale),
         ("recipes", _recipes),
     ]
     return [_row(what, look, settings) for what, look in looks]
@@ -120,6 +122,11 @@ def _certificate(settings: Settings) -> tuple[str, str]:
     heights = "none" if known.height_scale is None else f"{known.height_scale:.3g}"
     alpha = f"alpha {known.alpha_rad * 1e3:.2f} mrad"
     return "ok", f"{known.instrument}, {alpha}, height scale {heights}, until {known.expires}"
+
+
+def _score_scale(settings: Settings) -> tuple[str, str]:
+    scale = read_score_scale(settings)
+    return "ok", "none: the model's own score is told" if scale is None else described(scale)
 
 
 def _recipes(settings: Settings) -> tuple[str, str]:

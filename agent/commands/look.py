@@ -25,6 +25,7 @@ from agent.commands.looking import Looked, Looker, Models, Told, printable
 from agent.commands.outputs import Outputs
 from agent.commands.overlay import said
 from agent.commands.plate import told as in_words
+from agent.commands.score_scales import described, scale_for
 from agent.errors import BeamsideError, UsageError
 from agent.flags import CONDITIONS
 from agent.wire.outbound import plain
@@ -67,6 +68,7 @@ def look(
     accelerating_voltage_v: Annotated[float | None, typer.Option(help="Of all files, whatever they say.")] = None,
     depth_dir: Annotated[Path | None, typer.Option(help="Height maps: <stem>.npy (float32, m), <stem>.png.")] = None,
     overlay_dir: Annotated[Path | None, typer.Option(help="Pictures with the defects drawn in: <stem>.png.")] = None,
+    score_scale: Annotated[Path | None, typer.Option(help="Tell scores on this scale of `calibrate rate`.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Focus, height and defects of image files. A file that cannot be read is a row with its reason, and exit 1."""
@@ -75,12 +77,16 @@ def look(
         _within("--accelerating-voltage-v", accelerating_voltage_v, VOLTAGES_V),
     )
     _quiet()
+    engines = configuration.load().engines
+    scale = None if score_scale is None else scale_for(score_scale, engines)
     outputs = Outputs(depth_dir, overlay_dir, images)
-    rows = look_at(images, Looker(Models.loaded(configuration.load().engines), told, outputs))
+    rows = look_at(images, Looker(Models.loaded(engines), told, outputs, scale=scale))
     if as_json:
         print(json.dumps(plain(rows), allow_nan=False))
     else:
         Console().print(_table(rows))
+        if scale is not None:
+            print(f"Scores are on the scale {score_scale}: {described(scale)}.")
     for line in problems(rows):
         print(f"beamside: {printable(line)}", file=sys.stderr)
     if any(isinstance(row, Unread) for row in rows):

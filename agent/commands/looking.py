@@ -28,6 +28,7 @@ from engines.errors import InferenceError, ModelError
 from engines.load import Loaded, load
 from engines.readings import JUDGEABLE, DepthMap, FocusReading, FoundDefect
 from engines.scene import Levels, Scene, levels_of, padded
+from engines.score_scale import ScoreScale
 from engines.tiles import (
     DefectReader,
     DepthReader,
@@ -47,6 +48,7 @@ class FocusRow(msgspec.Struct, frozen=True, kw_only=True):
     """Blur is None where the picture is blank: its score of 0 is all there is to say."""
 
     score: float
+    score_physical: float | msgspec.UnsetType = msgspec.UNSET  # where `score` is on an operator's scale
     blur_px: float | None
     blur_uncertainty_px: float | None
 
@@ -140,8 +142,9 @@ class View:
 class Looker:
     """`look` raises ImageError for a file that cannot be read, EngineError where a model fails, OSError for outputs."""
 
-    def __init__(self, models: Models, told: Told, outputs: Outputs) -> None:
-        self._models, self._told, self._outputs = models, told, outputs
+    def __init__(self, models: Models, told: Told, outputs: Outputs, *, scale: ScoreScale | None = None) -> None:
+        """scale: an operator's, that scores are told on."""
+        self._models, self._told, self._outputs, self._scale = models, told, outputs, scale
 
     def look(self, path: str, advance: Callable[[float], None]) -> Looked:
         watch = Watch(advance)
@@ -170,7 +173,7 @@ class Looker:
             path=path,
             shape=(height, width),
             optics=view.frame.optics,
-            focus=_focus_row(focus, view.blank),
+            focus=_focus_row(focus, view.blank, self._scale),
             depth=depth,
             defects=defects,
             count=len(defects),
@@ -260,12 +263,16 @@ def _with(optics: Optics, told: Told) -> Optics:
 # --- after the models ---
 
 
-def _focus_row(focus: FocusReading | None, blank: bool) -> FocusRow | None:
+def _focus_row(focus: FocusReading | None, blank: bool, scale: ScoreScale | None) -> FocusRow | None:
     if blank:
-        return FocusRow(score=0.0, blur_px=None, blur_uncertainty_px=None)
-    if focus is None:
+        row = FocusRow(score=0.0, blur_px=None, blur_uncertainty_px=None)
+    elif focus is None:
         return None
-    return FocusRow(score=focus.score, blur_px=focus.blur_px, blur_uncertainty_px=focus.blur_uncertainty_px)
+    else:
+        row = FocusRow(score=focus.score, blur_px=focus.blur_px, blur_uncertainty_px=focus.blur_uncertainty_px)
+    if scale is None:
+        return row
+    return msgspec.structs.replace(row, score=scale.told(row.score), score_physical=row.score)
 
 
 def _clipped(found: FoundDefect, shape: tuple[int, int]) -> FoundDefect | None:

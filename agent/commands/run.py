@@ -20,6 +20,7 @@ import zmq
 from agent import settings as configuration
 from agent.clock import Clock, SystemClock
 from agent.commands.reloading import Reloader
+from agent.commands.score_scales import read_score_scale
 from agent.control.envelope import Envelope
 from agent.control.estimate import Instrument
 from agent.decide import Decider, Terms
@@ -255,6 +256,7 @@ def terms(settings: Settings) -> Terms:
             fw50_m=known.fw50_m,
             stigmator_matrix_m=known.stigmator_matrix_m,
             scale_per_m=known.scale_per_m,
+            hysteresis_m=known.hysteresis_m,
         )
     return Terms(
         instrument=instrument,
@@ -263,6 +265,7 @@ def terms(settings: Settings) -> Terms:
         dose_frames=focus.dose_frames,
         p_wrong_direction=focus.p_wrong_direction,
         operator_yield_s=focus.operator_yield_s,
+        expose=settings.exposure.advise,
         source=focus.source,
         stale_after_s=settings.frames.stale_after_s,
         stale_after_frame_times=settings.frames.stale_after_frame_times,
@@ -270,6 +273,7 @@ def terms(settings: Settings) -> Terms:
         live_budget=settings.engines.live_budget,
         publish_depth=settings.depth.publish,
         height_scale=known.height_scale if known else None,
+        score_scale=read_score_scale(settings),
     )
 
 

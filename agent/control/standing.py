@@ -45,6 +45,10 @@ class Standing:
         """Why no advice is given now, told or not yet."""
         return next((code for code in self.codes if self.holds(code)), None)
 
+    def holding_all(self) -> tuple[str, ...]:
+        """All that stops advice now."""
+        return tuple(code for code in self.codes if self.holds(code))
+
     def hold_edges(self, wall_ns: int) -> tuple[Hold, ...]:
         """End of the old reason and begin of the new one, where they differ."""
         reason = self.holding()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,7 @@ class Column:
     stigmator_y: float = 0.0
     actuator: Actuator = Actuator.SOUND
     epoch: int = 1
+    reach_m: tuple[float, float] = (-inf, inf)  # of the lens supply: beyond it the lens stays, whatever is read back
     motion: Ramp = field(init=False)
     _supply_m: float = field(init=False)  # what the lens supply was really told; a sound one: the commanded value
 
@@ -85,8 +87,14 @@ class Column:
             self._supply_m = working_distance_m  # no sum of changes: coming back is exact
         elif self.actuator is Actuator.INVERTED:
             self._supply_m -= change
+        self._supply_m = float(np.clip(self._supply_m, *self.reach_m))
         self.lens_m = play(self.lens_m, self._supply_m, self.hysteresis_m)
         self._go(now_ns, settle_s(change))
+
+    def stop(self, way_m: float) -> None:
+        """From now on the lens goes no further than `way_m` from here, to the side that its sign says."""
+        end_m = self._supply_m + way_m
+        self.reach_m = (end_m, inf) if way_m < 0.0 else (-inf, end_m)
 
     def stigmate(self, x: float, y: float, now_ns: int) -> None:
         if (x, y) == (self.stigmator_x, self.stigmator_y):

@@ -28,6 +28,7 @@ class Do(StrEnum):
     FREEZE_SILENTLY = "freeze_silently"  # the header does not say so
     STICK = "stick"  # the lens supply ignores what it is told
     INVERT = "invert"  # ... or does the opposite
+    STOP = "stop"  # ... or ends `value` metres from here, to the side of its sign, and reads back that it went on
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def act(scope: VirtualMicroscope, action: Action) -> None:
             scope.freeze(on, tell=action.do is Do.FREEZE)
         case Do.STICK | Do.INVERT:
             column.actuator = Actuator.STUCK if action.do is Do.STICK else Actuator.INVERTED
+        case Do.STOP:
+            column.stop(value)
 
 
 def sound(_number: int, parts: Parts) -> Iterable[Parts]:

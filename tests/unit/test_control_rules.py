@@ -198,3 +198,10 @@ def test_conditions_are_told_once_when_they_begin_and_once_when_they_end() -> No
 def test_every_code_of_the_closed_list_stands_in_the_table() -> None:
     assert set(flags.CONDITIONS) == set(FLAG_CODES)
     assert all(code in HOLD_REASONS for code, condition in flags.CONDITIONS.items() if condition.holds)
+
+
+def test_all_that_stops_advice_is_named_not_only_the_first() -> None:
+    standing = Standing(flags.severity, flags.holds)
+    for code in ("saturated", "frame_repeated", "operator"):
+        standing.put(code)
+    assert (standing.holding(), standing.holding_all()) == ("saturated", ("saturated", "operator"))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agent.control.dose import electrons_per_pixel
 from agent.errors import EngineError
 from agent.messages import Findings, Frame, Lane, Optics, Wanted
-from agent.perceive import INSPECTED_PX, Perceiver, electrons_per_pixel, scene_of
+from agent.perceive import INSPECTED_PX, Perceiver, scene_of
 from engines.errors import DeviceLostError, InferenceError
 from engines.outputs import check_finite
 from engines.readings import Defects, FocusReading, FoundDefect, Relief

@@ -66,3 +66,17 @@ def test_an_inverted_supply_goes_the_other_way() -> None:
     assert column.lens_m == pytest.approx(4.99e-3)
     column.focus(5.0e-3, 0)
     assert column.lens_m == pytest.approx(5.0e-3)
+
+
+@pytest.mark.parametrize(("way_m", "told_m", "lens_m"), [(-2e-6, 4.99e-3, 4.998e-3), (3e-6, 5.01e-3, 5.003e-3)])
+def test_a_supply_that_ends_early_reads_back_the_command_and_comes_back_exactly(
+    way_m: float, told_m: float, lens_m: float
+) -> None:
+    column = Column(5e-3, 5e-3)
+    column.stop(way_m)
+    column.focus(told_m, 0)
+    assert (column.working_distance_m, column.lens_m) == (told_m, pytest.approx(lens_m))
+    column.focus(10e-3 - told_m, 0)  # the other side is free
+    assert column.lens_m == pytest.approx(10e-3 - told_m)
+    column.focus(5e-3, 0)
+    assert column.lens_m == 5e-3

@@ -1,0 +1,28 @@
+"""What the instrument and the configuration allow the decision, in one piece: a reload replaces it as such."""
+
+from dataclasses import dataclass
+
+from agent.control.envelope import Envelope
+from agent.control.estimate import Instrument
+from engines.score_scale import ScoreScale
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Certificate and settings as the decision needs them."""
+
+    instrument: Instrument
+    envelope: Envelope
+    settle_s: float = 0.2
+    dose_frames: int = 12
+    p_wrong_direction: float = 0.02
+    operator_yield_s: float = 10.0
+    expose: bool = True  # advise on brightness and contrast
+    source: str = ""  # empty: the first that sends frames
+    stale_after_s: float = 5.0
+    stale_after_frame_times: float = 5.0
+    recipes: frozenset[str] = frozenset()
+    live_budget: float = 0.25  # share of the time that depth and defects may take on live frames
+    publish_depth: bool = False
+    height_scale: float | None = None  # of the certificate: None where nothing vouches for heights
+    score_scale: ScoreScale | None = None  # an operator's: what is told of a score; decisions keep the model's own
