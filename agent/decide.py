@@ -265,6 +265,7 @@ class Decider:
             self.standing.put(silent, f"{(now_ns - since_ns) / 1e9:.1f} s: {flags.CONDITIONS[silent].advice}")
 
     def _give_up_waiting(self, now_ns: int) -> None:
+        self.steering = self.steering.waiting(now_ns)
         if self.mode.mode is Mode.CONTROL and self.steering.overdue(now_ns):
             number, self.steering = self.steering.out, self.steering.cancelled()
             self._hold_routine("no_ack", f"suggestion {number}")
@@ -480,9 +481,7 @@ class Decider:
         number = f"{self._boot[:8]}-{self._issued}"
         if self.mode.mode is Mode.CONTROL and kind is not Kind.ACQUIRE:
             epoch, frame_time_s = frame.optics.optics_epoch, self._pace.frame_time_s
-            self.steering = self.steering.sent(
-                number, kind, move, epoch=epoch, now_ns=now_ns, frame_time_s=frame_time_s
-            )
+            self.steering = self.steering.sent(number, kind, move, epoch=epoch, frame_time_s=frame_time_s)
         return number
 
     def _valid_for_s(self) -> float:

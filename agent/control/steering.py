@@ -21,22 +21,26 @@ class Steering:
     out: str | None = None
     kind: Kind | None = None
     move: Move | None = None
-    deadline_ns: int = 0
+    wait_ns: int = 0  # for the acknowledgement, from the turn after the suggestion was made: its own may be long
+    deadline_ns: int | None = None
     expected_m: float | None = None
     expected_epoch: int | None = None
     left_epoch: int | None = None
     settled_ns: int | None = None  # producer's clock, of the last acknowledgement
     troubles: int = 0
 
-    def sent(
-        self, number: str, kind: Kind, move: Move, *, epoch: int | None, now_ns: int, frame_time_s: float | None
-    ) -> "Steering":
-        wait_s = max(ACK_S, ACK_FRAMES * (frame_time_s or 0.0))
-        deadline_ns = now_ns + round(wait_s * 1e9)
-        return replace(self, out=number, kind=kind, move=move, deadline_ns=deadline_ns, left_epoch=epoch)
+    def sent(self, number: str, kind: Kind, move: Move, *, epoch: int | None, frame_time_s: float | None) -> "Steering":
+        wait_ns = round(max(ACK_S, ACK_FRAMES * (frame_time_s or 0.0)) * 1e9)
+        return replace(self, out=number, kind=kind, move=move, wait_ns=wait_ns, deadline_ns=None, left_epoch=epoch)
+
+    def waiting(self, now_ns: int) -> "Steering":
+        """A turn begins: the first one after a suggestion starts its clock."""
+        if self.out is None or self.deadline_ns is not None:
+            return self
+        return replace(self, deadline_ns=now_ns + self.wait_ns)
 
     def overdue(self, now_ns: int) -> bool:
-        return self.out is not None and now_ns >= self.deadline_ns
+        return self.out is not None and self.deadline_ns is not None and now_ns >= self.deadline_ns
 
     def explains(self, working_distance_m: float | None, optics_epoch: int | None) -> bool:
         """Is a change of the optics what was suggested, what was acknowledged, or a late word of what was before?"""
@@ -70,7 +74,7 @@ class Steering:
     def unmoved(self, optics_epoch: int | None, t_start_ns: int | None, now_ns: int) -> bool:
         """... though by now it cannot be one that was on its way?"""
         if self.settled_ns is None or t_start_ns is None:
-            return self.before(optics_epoch) and now_ns >= self.deadline_ns
+            return self.before(optics_epoch) and now_ns >= (self.deadline_ns or 0)
         return self.before(optics_epoch) and t_start_ns >= self.settled_ns
 
     def cancelled(self) -> "Steering":

@@ -28,6 +28,7 @@ P = TypeVar("P", bound="DataclassInstance")
 PICTURES = 256  # that show how each normalisation's input is spread
 BATCH = 32
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of what was learnt, of which the best on a tuning set is kept
+HARDLY = 0.02  # relative: about one standard error of the tuning sets
 GENTLER = 0.5  # of the learning rate from nothing: weights that know something are not thrown about
 
 
@@ -75,11 +76,12 @@ def between(first: bytes, last: bytes, share: float) -> bytes:
 
 
 def best_between(first: bytes, last: bytes, error: Callable[[bytes], float]) -> tuple[bytes, float]:
-    """The graph between two that errs least, and its share. error: of a graph, on pictures no weight was fitted to."""
+    """The graph between two that errs least, and its share; of those that err hardly more, the nearest to the first,
+    which knows what the tuning set does not show. error: of a graph, on pictures no weight was fitted to."""
     graphs = {share: between(first, last, share) for share in SHARES}
     errors = {share: error(graph) for share, graph in graphs.items()}
-    best = min(errors, key=lambda share: errors[share])
-    return graphs[best], best
+    nearest = min(share for share in SHARES if errors[share] <= (1.0 + HARDLY) * min(errors.values()))
+    return graphs[nearest], nearest
 
 
 def begin(network: nn.Module, model: bytes, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> None:

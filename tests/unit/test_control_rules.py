@@ -148,13 +148,21 @@ def test_headers_that_forbid_evidence_are_named(field: dict[str, object], reason
 
 
 def sent() -> Steering:
-    return Steering().sent("7", Kind.CORRECT, HERE, now_ns=0, frame_time_s=0.3, epoch=3)
+    return Steering().sent("7", Kind.CORRECT, HERE, frame_time_s=0.3, epoch=3)
 
 
 def test_a_suggestion_is_overdue_after_two_seconds_or_two_slow_frames() -> None:
-    assert not sent().overdue(round(1.9 * S))
-    assert sent().overdue(2 * S)
-    assert not Steering().sent("7", Kind.PROBE, HERE, now_ns=0, frame_time_s=30.0, epoch=3).overdue(59 * S)
+    assert not sent().waiting(0).overdue(round(1.9 * S))
+    assert sent().waiting(0).overdue(2 * S)
+    assert not Steering().sent("7", Kind.PROBE, HERE, frame_time_s=30.0, epoch=3).waiting(0).overdue(59 * S)
+
+
+def test_the_turn_that_made_a_suggestion_may_take_as_long_as_it_does() -> None:
+    """Its answer is waited for from the next turn on: an estimate on a busy machine must not eat the controller's time."""
+    assert not sent().overdue(60 * S)
+    later = sent().waiting(60 * S)
+    assert later.waiting(61 * S) == later
+    assert not later.overdue(round(61.9 * S)) and later.overdue(62 * S)
 
 
 def test_an_applied_change_is_expected_in_the_next_header() -> None:
@@ -168,7 +176,7 @@ def test_rejections_end_the_routine_and_clipping_does_after_three() -> None:
     steering = Steering()
     reasons = []
     for _ in range(3):
-        steering = steering.sent("7", Kind.CORRECT, HERE, now_ns=0, frame_time_s=None, epoch=3)
+        steering = steering.sent("7", Kind.CORRECT, HERE, frame_time_s=None, epoch=3)
         ack = Ack(suggestion="7", outcome=Outcome.APPLIED, working_distance_m=4.9e-3)
         steering, reason = acknowledge(steering, ack)
         reasons.append(reason)

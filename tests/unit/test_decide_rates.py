@@ -143,6 +143,7 @@ def test_suggestion_and_acknowledgement_are_good_for_two_frame_times(frame_time_
     assert suggestion.kind is Kind.PROBE
     assert suggestion.valid_for_s == pytest.approx(max(5.0, 2.0 * frame_time_s))
     wait_s = max(2.0, 2.0 * frame_time_s)
+    watch.silence(0.0)  # the next turn, from which on it waits
     watch.silence(0.99 * wait_s)
     assert watch.reasons() == []
     watch.silence(0.02 * wait_s)
