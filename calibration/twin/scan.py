@@ -63,9 +63,8 @@ def amplifier(counts: Field, lag_px: float) -> Field:
 
 def one_pole(lag_px: float) -> Field:
     """(1, n) response of unit area, the present first; cut where 1e-4 of it is left."""
-    keep = float(np.exp(-1.0 / lag_px))
-    count = max(int(np.ceil(np.log(1e-4) / np.log(keep))), 2)
-    taps = keep ** np.arange(count, dtype=np.float64)
+    count = max(int(np.ceil(-np.log(1e-4) * lag_px)), 2)
+    taps = np.exp(-np.arange(count, dtype=np.float64) / lag_px)
     return np.asarray((taps / taps.sum())[None, :], np.float32)
 
 

@@ -158,7 +158,7 @@ def test_a_suggestion_is_overdue_after_two_seconds_or_two_slow_frames() -> None:
 
 
 def test_the_turn_that_made_a_suggestion_may_take_as_long_as_it_does() -> None:
-    """Its answer is waited for from the next turn on: an estimate on a busy machine must not eat the controller's time."""
+    """Its answer is waited for from the next turn on: an estimate on a busy machine must not eat into that time."""
     assert not sent().overdue(60 * S)
     later = sent().waiting(60 * S)
     assert later.waiting(61 * S) == later

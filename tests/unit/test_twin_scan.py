@@ -153,3 +153,8 @@ def test_the_databar_covers_the_last_rows_only() -> None:
     assert (barred[:80] == 77).all()
     assert (barred[81:] == 0).mean() > 0.5
     assert scan.databar(pixels, 0) is pixels
+
+
+def test_a_lag_far_below_a_pixel_leaves_the_present_alone() -> None:
+    taps = scan.one_pole(1e-3)
+    np.testing.assert_allclose(taps, [[1.0, 0.0]], atol=1e-12)
