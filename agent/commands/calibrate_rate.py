@@ -31,6 +31,7 @@ from agent.commands.rate_server import Desk, RateServer
 from agent.errors import BeamsideError, UsageError
 from engines.score_scale import ScoreScale
 
+WAKE_S = 0.5
 LONGEST_NAME = 60
 MOST_REPEATED = 0.5  # of the frames: more would only tire
 NOTHING = Frames((), ())
@@ -140,7 +141,8 @@ def _on_the_page(desk: Desk, places: Places, port: int, *, browser: bool) -> Res
         print(f"beamside: rate at {server.url} (Ctrl-C ends; every rating is kept)", file=sys.stderr, flush=True)
         if browser and not webbrowser.open(server.url):
             print("beamside: no browser could be opened here: open that address yourself", file=sys.stderr)
-        desk.over.wait()
+        while not desk.over.wait(WAKE_S):
+            pass  # a signal that another thread was given is seen only where this one wakes
     except KeyboardInterrupt:
         print(file=sys.stderr)
     finally:

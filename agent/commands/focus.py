@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.bridges.files import read_image
+from agent.commands.focus_report import PAGE, Account, names, write
 from agent.control.estimate import Estimate, Instrument, estimate
 from agent.control.spectra import patch_spectra
+from agent.control.surface import surface
 from agent.errors import BeamsideError, ImageError, UsageError
 from agent.messages import Evidence
 from calibration.certificate import Certificate, CertificateError
@@ -27,17 +29,39 @@ GAIN_SIGMA = 0.01  # of files nobody vouches that contrast stayed the same
 def focus(
     series: Annotated[Path, typer.Argument(metavar="SERIES.csv", help=f"Columns {', '.join(REQUIRED)}[, {ALPHA}].")],
     certificate: Annotated[Path | None, typer.Option(help="The instrument's certificate.")] = None,
+    report: Annotated[Path | None, typer.Option(help=f"Folder for a page of pictures, {PAGE}.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Defocus and astigmatism of the first frame of a series; an abstention with its reason is an answer too."""
     rows = read_series(series)
     instrument = _instrument(rows, certificate)
-    found = _at_first(estimate([_evidence(row, i) for i, row in enumerate(rows)], instrument), rows)
+    evidence = [_evidence(row, i) for i, row in enumerate(rows)]
+    if report is None:
+        found = _at_first(estimate(evidence, instrument), rows)
+    else:
+        answer, seen = surface(evidence, instrument)
+        found = _at_first(answer, rows)
+        _write(Account(found, seen, _names(rows), _distances(rows), rows[0]["pixels"]), report / PAGE)
     told = _told(found)
     if as_json:
         print(json.dumps(told))
     else:
         _show(told)
+
+
+def _names(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    return names([row["path"] for row in rows])
+
+
+def _distances(rows: list[dict[str, Any]]) -> tuple[float, ...]:
+    return tuple(float(row["working_distance_m"]) for row in rows)
+
+
+def _write(account: Account, path: Path) -> None:
+    try:
+        write(account, path)
+    except OSError as error:
+        raise UsageError(f"--report {path.parent}: cannot be written: {error.strerror}; give another folder") from error
 
 
 def read_series(path: Path) -> list[dict[str, Any]]:
@@ -70,7 +94,12 @@ def _row(path: Path, number: int, row: dict[str, str]) -> dict[str, Any]:
     pixels = pixels[: pixels.shape[0] - (optics.databar_rows or 0)]
     if min(pixels.shape) < SMALLEST_PX:
         raise UsageError(f"{where}: {pixels.shape[1]}x{pixels.shape[0]} px; at least {SMALLEST_PX} a side are needed")
-    return {**read, "pixels": pixels, "energy": optics.landing_energy_ev or optics.accelerating_voltage_v}
+    return {
+        **read,
+        "path": picture,
+        "pixels": pixels,
+        "energy": optics.landing_energy_ev or optics.accelerating_voltage_v,
+    }
 
 
 def _number(where: str, name: str, text: str | None) -> float:

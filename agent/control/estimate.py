@@ -92,13 +92,37 @@ def estimate(evidence: Sequence[Evidence], instrument: Instrument) -> Estimate:
 
     All evidence must be of one scene and one pixel size; the caller sees to it.
     """
+    search = _begun(evidence, instrument)
+    return search if isinstance(search, Estimate) else search.run()
+
+
+def _begun(evidence: Sequence[Evidence], instrument: Instrument) -> "Estimate | _Search":
+    """A search, or the reason why there is none."""
     last = evidence[-1]
     distances = distinct([e.working_distance_m for e in evidence])
     if len(distances) < 2:
         return _abstain(last, evidence, "sign_unknown")
     if instrument.alpha_rad is None and len(distances) < 3:
         return _abstain(last, evidence, "uncalibrated")
-    return _Search(evidence, instrument).run()
+    return _Search(evidence, instrument)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What an estimate stands on: the scene as it was registered and weighed, and the best account of it."""
+
+    scene: Scene
+    at: Hypothesis  # of the last frame
+    h: float
+    independent: float
+
+
+def solved(evidence: Sequence[Evidence], instrument: Instrument) -> tuple[Estimate, Solved | None]:
+    """`estimate`, and what it stands on; None where there was nothing to search."""
+    search = _begun(evidence, instrument)
+    if isinstance(search, Estimate):
+        return search, None
+    return search.run(), search.solved
 
 
 def distinct(values_m: Sequence[float], tolerance_m: float = 20e-9) -> list[float]:
@@ -148,7 +172,17 @@ class _Search:
         self.fit_alpha = instrument.alpha_rad is None or (bracketed and instrument.alpha_sigma_rad > 0.0)
         self.alpha_rad = instrument.alpha_rad or float(np.median(ALPHA_GRID_RAD))
         self.scene = self._scene(self.alpha_rad)
+        self.best: _Mode | None = None
         self.h = half_depth_of_focus_m(self.reference.pixel_size_m, self.alpha_rad, instrument.fw50_m)
+
+    @property
+    def solved(self) -> Solved | None:
+        """After `run`; None where nothing was found to compare."""
+        if self.best is None:
+            return None
+        self.scene.set_pupil(self.best.pupil)
+        self.scene.align(self.best.shifts)
+        return Solved(self.scene, self._at(self.best.theta), self.h, self.reference.independent)
 
     def run(self) -> Estimate:
         if self.scene.active.size < FEW_CELLS:
@@ -358,7 +392,7 @@ class _Search:
         sigma_a = float(np.hypot(self._sigma_of_astigmatism(best), systematic))
         other_side = sum(w for w, m in zip(weights, rivals, strict=True) if m.theta[0] * best.theta[0] < 0)
         p_wrong = min(1.0, 0.5 * erfc(abs(z) / (sigma * sqrt(2.0))) + other_side)
-        self.best, self.rivals = best, rivals
+        self.best = best
         if best.value < SIGNAL_NATS:
             return _abstain(self.reference, self.evidence, "featureless")
         if other_side > WRONG_SIDE or sigma > 1.5 * half + 0.1 * abs(z):
