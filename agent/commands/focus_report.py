@@ -1,9 +1,7 @@
 """What `beamside focus --report DIR` leaves for people: likelihood, through-focus curve and patches, on one page."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.commands.canvas import Axes
-from agent.commands.report_html import Drawing, figure, grid, legend, paragraph, section, table, words
+from agent.commands.report_html import (
+    Drawing,
+    document,
+    figure,
+    grid,
+    legend,
+    paragraph,
+    section,
+    table,
+    words,
+    write_page,
+)
 from agent.control.estimate import Estimate
 from agent.control.spectra import PATCH_PX
 from agent.control.surface import PatchAnswer, Surface
@@ -41,26 +50,16 @@ class Account:
 def write(account: Account, path: Path) -> None:
     """Whole or not at all. Raises OSError when it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page(account), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_page(page(account), path)
 
 
 def page(account: Account) -> str:
-    style = resources.files("agent.commands").joinpath("report.css").read_text(encoding="utf-8")
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Focus of a series</title><style>{style}</style>"
-    )
     parts = [_heading(account), _frames(account)]
     if account.surface is not None:
         likelihood = grid(_along(account, account.surface), _astigmatism(account, account.surface))
         fields = grid(_through(account, account.surface), _field(account, account.surface))
         parts += [section("likelihood", "How sure", likelihood), section("frames-seen", "Frame by frame", fields)]
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
+    return document("Focus of a series", parts)
 
 
 def _heading(account: Account) -> str:

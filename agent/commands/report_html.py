@@ -4,8 +4,11 @@ Colours are classes (`s-` strokes, `f-` fills) that report.css gives the hues of
 """
 
 import base64
+import os
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,6 +23,26 @@ LETTER = 0.56  # of the font's size: how wide a letter is on average
 def words(value: object) -> str:
     """Text that may stand anywhere on the page."""
     return escape(str(value), quote=True)
+
+
+def document(title: str, parts: Iterable[str], *, style: str = "") -> str:
+    """A page of its own: no script, no address. style: beyond the house's."""
+    styles = resources.files("agent.commands").joinpath("report.css").read_text(encoding="utf-8") + style
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{words(title)}</title><style>{styles}</style>"
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
+
+
+def write_page(page: str, path: Path) -> None:
+    """Whole or not at all. Raises OSError when it cannot be written."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def section(name: str, title: str, *parts: str) -> str:

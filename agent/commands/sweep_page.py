@@ -3,14 +3,12 @@
 Drawings are inline SVG; no script, no address.
 """
 
-import os
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands import sweep_curves
-from agent.commands.report_html import bullets, grid, paragraph, section, table, words
+from agent.commands.report_html import bullets, document, grid, paragraph, section, table, words, write_page
 from agent.commands.sweep_figures import MRAD, MS, UM, Figure, figures
 from calibration.certificate import Certificate
 
@@ -31,22 +29,12 @@ class Account:
 
 def write(account: Account, path: Path) -> None:
     """Whole or not at all. Raises OSError when it cannot be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page(account), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_page(page(account), path)
 
 
 def page(account: Account) -> str:
     parts = (_heading(account), _summary(account), _constants(account), _pictures(account), _left(account), _limits())
-    style = resources.files("agent.commands").joinpath("report.css").read_text(encoding="utf-8") + STYLE
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{words(TITLE)}: {words(account.certificate.instrument)}</title><style>{style}</style>"
-    )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
+    return document(f"{TITLE}: {account.certificate.instrument}", parts, style=STYLE)
 
 
 def _heading(account: Account) -> str:

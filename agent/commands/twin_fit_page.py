@@ -3,7 +3,6 @@ known of each constant. Pictures are inline; no script, no address.
 """
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,18 @@ from numpy.typing import NDArray
 
 from agent.commands.heatmap import coloured, span_of
 from agent.commands.plate import told
-from agent.commands.report_html import Drawing, both, bullets, paragraph, png, section, table, words
+from agent.commands.report_html import (
+    Drawing,
+    both,
+    bullets,
+    document,
+    paragraph,
+    png,
+    section,
+    table,
+    words,
+    write_page,
+)
 from agent.commands.report_twin import STYLE
 from agent.commands.report_twin_scene import BOX_PX, SPAN, diverging
 
@@ -69,17 +79,12 @@ class Account:
 
 def write(account: Account, path: Path) -> None:
     """Raises OSError when it cannot be written."""
-    path.write_text(page(account), encoding="utf-8")
+    write_page(page(account), path)
 
 
 def page(account: Account) -> str:
     parts = (_heading(account), _summary(account), _constants(account), _frames(account), _pictures(account), _limits())
-    style = resources.files("agent.commands").joinpath("report.css").read_text(encoding="utf-8") + STYLE
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{words(TITLE)}: {words(account.profile.instrument)}</title><style>{style}</style>"
-    )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
+    return document(f"{TITLE}: {account.profile.instrument}", parts, style=STYLE)
 
 
 def title_of(name: str) -> str:
