@@ -70,6 +70,7 @@ class Desk:
         self._read: tuple[int, int] | None = None
         self.result: Result | None = None
         self.over = threading.Event()
+        self._closing = False
 
     def state(self) -> dict[str, Any]:
         with self._lock:
@@ -106,7 +107,12 @@ class Desk:
             self._fitting.release()
 
     def close(self, _: Said) -> None:
-        self.over.set()
+        self._closing = True
+
+    def answered(self) -> None:
+        """An answer is out: only after the last one may the command end, and its threads with it."""
+        if self._closing:
+            self.over.set()
 
     def _progress(self, done: int, of: int) -> None:
         self._read = (done, of)
@@ -169,6 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             kind, body = ask(self._asked())
             self._send(HTTPStatus.OK, kind, body)
+            self.server.desk.answered()
         except Refused as error:
             self._send(error.status, JSON, _told(str(error)))
         except BeamsideError as error:

@@ -139,7 +139,7 @@ class _Accounts:
         self.told = np.array([e.working_distance_m for e in evidence])
         self.stretches = ALPHA_UNKNOWN if instrument.alpha_rad is None else ALPHA_WRONG
         self.astigmatism = (self.known.astigmatism_m if self.known else None) or (0.0, 0.0)
-        self.scene = _scene(evidence, alpha, instrument)
+        self.scene = _scene(evidence, alpha, instrument, power_alone=True)
         self.views = list(self.scene.views)
 
     def verdict(self) -> Fault | None:
@@ -219,7 +219,9 @@ def _top(fits: Sequence[_Fit], count: int) -> list[_Fit]:
     return sorted(fits, key=lambda fit: -fit.value)[:count]
 
 
-def _scene(evidence: Sequence[Evidence], alpha_rad: float, instrument: Instrument) -> Scene:
+def _scene(
+    evidence: Sequence[Evidence], alpha_rad: float, instrument: Instrument, *, power_alone: bool = False
+) -> Scene:
     """As the estimator builds it, its zero at the first frame."""
     first = evidence[0]
     wave = wavelength_m(first.landing_energy_ev) if first.landing_energy_ev else None
@@ -232,4 +234,4 @@ def _scene(evidence: Sequence[Evidence], alpha_rad: float, instrument: Instrumen
         ax, ay = matrix @ (e.stigmator_x - first.stigmator_x, e.stigmator_y - first.stigmator_y)
         offset = e.working_distance_m - first.working_distance_m
         views.append(View(e.spectra, e.centres_px, quietest, offset, (float(ax), float(ay)), e.grown))
-    return Scene(views, column, independent=first.independent)
+    return Scene(views, column, independent=first.independent, power_alone=power_alone)
