@@ -28,7 +28,6 @@ SCALE_NATS = 20.0  # most columns keep the magnification: so much must speak aga
 INAUDIBLE = 0.1  # signal to noise of a cell below which a slightly wrong noise would speak for it
 MIXING = 1 / 4  # bins squared: how far a sine window spreads each axis of the spectrum
 AUDIBLE_WIDE = 0.08  # the same over 31 x 31 samples, where chance has less say
-POWER_STEP = 4  # of the cells: power alone is asked for faults that differ by hundreds of nats
 FEW = 6  # hypotheses at a time: their transfers stay in the processor's cache
 DARK = 1e-4  # of full transfer squared: no real pupil follows a uniform disc in its far rings
 
@@ -71,7 +70,7 @@ class Scene:
     """Frames of one scene: cross spectra summed over patches, and the likelihood of hypotheses about them."""
 
     def __init__(self, views: Sequence[View], column: Column, *, independent: float, power_alone: bool = False) -> None:
-        """power_alone: only `incoherent` will be asked, which needs no cross spectra and every POWER_STEP-th cell."""
+        """power_alone: only `incoherent` will be asked, which needs no cross spectra."""
         self.views = list(views)
         self.column = column
         self.n = len(self.views)
@@ -82,8 +81,6 @@ class Scene:
         power = [_power(view.spectra) / view.noise for view in self.views]
         trust = self.weight * _trust(self._signal(np.sum(power, axis=0)))
         self.active = np.flatnonzero(trust)
-        if power_alone:
-            self.active, self.weight = self.active[::POWER_STEP], self.weight * POWER_STEP
         self.trust = trust[self.active]
         self.heard = np.stack([cells().mean(p)[self.active] for p in power]).astype(np.float32)
         self.belief = np.ones_like(self.heard)  # of each frame in each cell, against its noise alone
