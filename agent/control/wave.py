@@ -1,5 +1,5 @@
 """The probe's transfer where diffraction counts, for many hypotheses at once: the same integral as
-`calibration.optics.wave_transfer`, looked up by OpenCV's bilinear map, thirty times as fast and good to 4e-3.
+`calibration.optics.wave_transfer`, looked up by OpenCV's bilinear map: 0.035 s for 600,000 values, a fifth of it.
 """
 
 import cv2
