@@ -407,11 +407,10 @@ class Decider:
         if self.mode.mode is Mode.CONTROL or findings.evidence is None:
             return self.routine
         new = findings.evidence
+        play = focus.play_at(self.routine, new.working_distance_m, self._instrument(findings))
+        place = (play.lens_m, new.stigmator_x, new.stigmator_y)
         others = tuple(
-            e
-            for e in self.routine.evidence
-            if (e.working_distance_m, e.stigmator_x, e.stigmator_y)
-            != (new.working_distance_m, new.stigmator_x, new.stigmator_y)
+            e for e in self.routine.evidence if (e.working_distance_m, e.stigmator_x, e.stigmator_y) != place
         )
         return replace(self.routine, evidence=others, spent=0, home=None)
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control.spectra import PATCH_PX, patch_spectra
+from agent.control.spectra import PATCH_PX, patch_spectra, resampled
 from agent.messages import Evidence, Frame, Wanted
 
 COARSER = 4  # times as large pixels, for frames that are far out of focus
@@ -26,7 +26,7 @@ def take_evidence(frame: Frame, pixels: NDArray[Any], wanted: Wanted) -> Evidenc
     if float(noise.min()) <= 0.0:
         return None
     if abs(grown) * PATCH_PX / 2.0 > SCALE_PX:
-        pixels, grown = _resampled(pixels, 1.0 + grown), 0.0
+        pixels, grown = resampled(pixels, 1.0 + grown), 0.0
         patches = patch_spectra(pixels)
     fine = Evidence(
         frame=frame.number,
@@ -78,14 +78,3 @@ def _grown(working_distance_m: float, wanted: Wanted) -> float:
     if wanted.reference_working_distance_m is None:
         return 0.0
     return wanted.scale_per_m * (working_distance_m - wanted.reference_working_distance_m)
-
-
-def _resampled(pixels: NDArray[Any], magnified: float) -> NDArray[np.float32]:
-    """The picture `magnified` times smaller about its centre, at the same size."""
-    height, width = pixels.shape
-    centre = np.array([(width - 1) / 2.0, (height - 1) / 2.0])
-    matrix = np.hstack([np.eye(2) * magnified, (centre * (1.0 - magnified))[:, None]])
-    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    image = pixels.astype(np.float32)
-    moved = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(moved, np.float32)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.bridges.files import read_image
-from agent.commands.focus_report import PAGE, Account, names, write
+from agent.commands.focus_report import PAGE, Account, write
 from agent.control.estimate import Estimate, Instrument, estimate
 from agent.control.spectra import patch_spectra
 from agent.control.surface import surface
@@ -41,20 +41,14 @@ def focus(
     else:
         answer, seen = surface(evidence, instrument)
         found = _at_first(answer, rows)
-        _write(Account(found, seen, _names(rows), _distances(rows), rows[0]["pixels"]), report / PAGE)
+        distances = tuple(float(row["working_distance_m"]) for row in rows)
+        paths = tuple(row["path"] for row in rows)
+        _write(Account(found, seen, paths, distances, rows[0]["pixels"]), report / PAGE)
     told = _told(found)
     if as_json:
         print(json.dumps(told))
     else:
         _show(told)
-
-
-def _names(rows: list[dict[str, Any]]) -> tuple[str, ...]:
-    return names([row["path"] for row in rows])
-
-
-def _distances(rows: list[dict[str, Any]]) -> tuple[float, ...]:
-    return tuple(float(row["working_distance_m"]) for row in rows)
 
 
 def _write(account: Account, path: Path) -> None:

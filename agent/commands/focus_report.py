@@ -1,6 +1,5 @@
 """What `beamside focus --report DIR` leaves for people: likelihood, through-focus curve and patches, on one page."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class Account:
 
     found: Estimate  # of the first frame
     surface: Surface | None
-    names: tuple[str, ...]
+    paths: tuple[Path, ...]
     working_distances_m: tuple[float, ...]
     first: NDArray[Any]  # (h, w)
 
@@ -79,10 +78,10 @@ def _focus_mm(found: Estimate) -> str:
 def _frames(account: Account) -> str:
     known = account.surface
     rows = []
-    for index, (name, distance) in enumerate(zip(account.names, account.working_distances_m, strict=True)):
+    for index, (path, distance) in enumerate(zip(account.paths, account.working_distances_m, strict=True)):
         answer = "" if known is None else words(_signed(float(known.frames_m[index])))
         left = "" if known is None else words(f"{100.0 * float(known.passed[index]):.0f} %")
-        rows.append([words(name), words(f"{1e3 * distance:.4f}"), answer, left])
+        rows.append([words(f"{index + 1}. {path.name}"), words(f"{1e3 * distance:.4f}"), answer, left])
     rows += _facts(account.found)
     headings = ("Frame", "Working distance, mm", "Defocus by the answer, µm", "Signal left")
     caption = (
@@ -212,7 +211,3 @@ def _grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _signed(metres: float) -> str:
     return f"{metres * UM:+.2f}".replace("-", "−")
-
-
-def names(paths: Sequence[Path]) -> tuple[str, ...]:
-    return tuple(f"{number}. {path.name}" for number, path in enumerate(paths, 1))

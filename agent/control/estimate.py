@@ -384,12 +384,12 @@ class _Search:
         half = half_depth_of_focus_m(self.reference.pixel_size_m, alpha, self.instrument.fw50_m)
         weights = _weights(best, rivals)
         spread = sum(w * (m.theta[0] - best.theta[0]) ** 2 for w, m in zip(weights, rivals, strict=True))
-        self.loud = TEMPER * (1.0 + (self.scene.one_way() / ONE_WAY) ** ONE_WAY_POWER)
-        variance = (self.loud * best.covariance[:3, :3] + np.diag([spread, 0.0, 0.0])) * self.h**2
+        loud = TEMPER * (1.0 + (self.scene.one_way() / ONE_WAY) ** ONE_WAY_POWER)
+        variance = (loud * best.covariance[:3, :3] + np.diag([spread, 0.0, 0.0])) * self.h**2
         systematic = float(np.hypot(SYSTEMATIC_H * half + SYSTEMATIC_OF_Z * abs(z), self._sigma_of_alpha(z)))
         systematic = float(np.hypot(systematic, self._sigma_of_way(z)))
         sigma = float(np.hypot(np.sqrt(variance[0, 0]), systematic))
-        sigma_a = float(np.hypot(self._sigma_of_astigmatism(best), systematic))
+        sigma_a = float(np.hypot(self._sigma_of_astigmatism(best, loud), systematic))
         other_side = sum(w for w, m in zip(weights, rivals, strict=True) if m.theta[0] * best.theta[0] < 0)
         p_wrong = min(1.0, 0.5 * erfc(abs(z) / (sigma * sqrt(2.0))) + other_side)
         self.best = best
@@ -411,11 +411,11 @@ class _Search:
         way_h = ways[1] / self.h
         return self.h * float(np.hypot(SYSTEMATIC_OF_WAY * way_h, (way_h / FAR_WAY_H) ** 2))
 
-    def _sigma_of_astigmatism(self, best: _Mode) -> float:
+    def _sigma_of_astigmatism(self, best: _Mode, loud: float) -> float:
         """By the frames, with a belief in a stigmated column that is weaker than the one that chose the answer."""
         free = self._free()
-        curvature = np.linalg.inv(best.covariance[np.ix_(free, free)]) / self.loud
-        weaker = TEMPER / self.loud * (1.0 / ASTIGMATISM_H**2) - 1.0 / ASTIGMATISM_OPEN_H**2
+        curvature = np.linalg.inv(best.covariance[np.ix_(free, free)]) / loud
+        weaker = TEMPER / loud * (1.0 / ASTIGMATISM_H**2) - 1.0 / ASTIGMATISM_OPEN_H**2
         curvature[1, 1] -= weaker
         curvature[2, 2] -= weaker
         covariance = np.linalg.inv(curvature)

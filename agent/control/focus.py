@@ -128,8 +128,7 @@ def _was_sharper(sharpest: tuple[float, float] | None, blur_px: float | None) ->
 
 def _take(routine: Routine, frame: Evidence, blur_px: float | None, instrument: Instrument) -> Routine:
     at = Move(frame.working_distance_m, frame.stigmator_x, frame.stigmator_y)
-    play = routine.play or backlash.begin(at.working_distance_m, instrument.hysteresis_m)
-    play = play.after(at.working_distance_m)
+    play = play_at(routine, at.working_distance_m, instrument)
     coarse = None if frame.coarse is None else _stood(frame.coarse, play)
     seen = msgspec.structs.replace(_stood(frame, play), coarse=coarse)
     evidence = (*routine.evidence, seen)[-KEPT:]
@@ -142,6 +141,12 @@ def _take(routine: Routine, frame: Evidence, blur_px: float | None, instrument: 
         play=play,
         sharpest=_sharper(routine.sharpest, blur_px, at.working_distance_m),
     )
+
+
+def play_at(routine: Routine, commanded_m: float, instrument: Instrument) -> Play:
+    """Where the lens stands once it is commanded there: evidence has its working distances as the lens went."""
+    known = routine.play or backlash.begin(commanded_m, instrument.hysteresis_m)
+    return known.after(commanded_m)
 
 
 def _sharper(

@@ -53,6 +53,17 @@ def patch_spectra(pixels: NDArray[Any]) -> Patches:
     return Patches(spectra, np.asarray(centres, np.float32), _noise(spectra), independent)
 
 
+def resampled(pixels: NDArray[Any], magnified: float) -> NDArray[np.float32]:
+    """The picture `magnified` times smaller about its centre, at the same size."""
+    height, width = pixels.shape
+    centre = np.array([(width - 1) / 2.0, (height - 1) / 2.0])
+    matrix = np.hstack([np.eye(2) * magnified, (centre * (1.0 - magnified))[:, None]])
+    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
+    image = pixels.astype(np.float32)
+    moved = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(moved, np.float32)
+
+
 def _flatten(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """The frame with its falling spectrum levelled.
 

@@ -6,15 +6,13 @@ frame must have been, given others; `pair` how far and how much larger the secon
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.control.estimate import STEP, TEMPER, Estimate, Instrument, estimate
 from agent.control.likelihood import Column, Hypothesis, Scene, View
-from agent.control.spectra import patch_spectra
+from agent.control.spectra import patch_spectra, resampled
 from agent.messages import Evidence
 from calibration.optics import half_depth_of_focus_m, probe_fw50_m, wavelength_m
 from calibration.sweep.errors import RefusedError
@@ -112,7 +110,7 @@ def evidence_of(taken: Taken, number: int, rows: slice = slice(None), *, grown: 
     patches = patch_spectra(taken.pixels[rows])
     noise = patches.noise  # of the picture as it came: resampling takes from the noise's highest frequencies
     if grown != 0.0:
-        patches = patch_spectra(_resampled(taken.pixels, 1.0 + grown)[rows])
+        patches = patch_spectra(resampled(taken.pixels, 1.0 + grown)[rows])
     if float(noise.min()) <= 0.0:
         raise RefusedError(f"frame {number} has no noise: no detector's picture; take it without filters")
     if o.pixel_size_m is None:
@@ -143,17 +141,6 @@ def evidence_at(taken: Taken, number: int, optic: Optic, *, rows: slice = slice(
     """The same, at the size that all frames have in common where the scale is known."""
     grown = optic.scale_per_m * (taken.at.working_distance_m - optic.reference_m)
     return evidence_of(taken, number, rows, grown=grown)
-
-
-def _resampled(pixels: NDArray[Any], magnified: float) -> NDArray[np.float32]:
-    """The picture `magnified` times smaller about its centre, at the same size."""
-    height, width = pixels.shape
-    centre = np.array([(width - 1) / 2.0, (height - 1) / 2.0])
-    matrix = np.hstack([np.eye(2) * magnified, (centre * (1.0 - magnified))[:, None]])
-    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    image = pixels.astype(np.float32)
-    moved = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(moved, np.float32)
 
 
 def bracket(evidence: Sequence[Evidence], known: Instrument, what: str) -> Bracket:

@@ -291,3 +291,12 @@ def test_a_shape_without_an_engine_is_flagged_once_a_source_and_holds_nothing() 
     assert shown(2, "electron/SE2", "shape_not_built") == ()
     assert shown(3, "electron/BSE") == ()  # another detector's frames of a built shape say nothing of these
     assert shown(4, "electron/SE2") == ("cleared",)
+
+
+def test_in_suggest_mode_a_lens_with_play_keeps_one_frame_of_each_setting() -> None:
+    watch = Watch(0.5, replace(TERMS, instrument=replace(TERMS.instrument, hysteresis_m=1e-6)))
+    for epoch, distance_m in enumerate((5e-3, 5.006e-3), start=1):
+        for _ in range(4):
+            watch.frame(optics_epoch=epoch, working_distance_m=distance_m)
+    kept = watch.decider.routine.evidence
+    assert [round(e.working_distance_m * 1e6, 3) for e in kept] == [5000.0, 5005.5]
