@@ -50,6 +50,9 @@ CONDITIONS: dict[str, Condition] = {
     "stage_linked": _stream("working distance moves the stage: unlink it before focus may be controlled", "error"),
     "auto_function": _stream("the microscope's own auto function is running"),
     "shape_not_built": _note("no engine for this shape, a slower backend serves it: add it to engines.shapes, build"),
+    "no_reference": _note("no reference fits the frame: defects are read from it alone; mend the recipe's reference"),
+    "recipe_doubtful": _note("a recipe cannot be followed as it is written: its detail says what to do", "warning"),
+    "defect_density": _note("too many defects in the last inspected frames: look at the lot", "warning"),
     # the routine
     "featureless": _routine("nothing to focus on here: average more frames, or go to a site with texture"),
     "noise_only": _routine("noise hides the specimen: average more frames or raise the dose"),
@@ -74,6 +77,7 @@ CONDITIONS: dict[str, Condition] = {
     "engine_error": _stream("a model failed on this frame", "error"),
     "engine_hang": Condition("error", "the loop stopped turning: the process ends and is restarted"),
     "journal_unavailable": Condition("error", "the journal cannot be written: free the disk or mend its permissions"),
+    "crops_unavailable": _note("crops of defects cannot be written; their rows are: free the disk", "warning"),
     "shutdown": _stream("the agent was told to stop", "info"),
     "malformed": _note("a message could not be read", "warning"),
     "bad_field": _note("a header field could not be read and counts as unknown", "warning"),

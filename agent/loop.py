@@ -86,7 +86,7 @@ class Loop:
         frame = self._next()  # newest live frame, or the oldest one to inspect, or None
         asked = self.requests.drain()  # acknowledgements, mode, reload since the last turn
         self._renew(asked)
-        noted = (*self.receiver.flags(), *self.reload.flags())
+        noted = (*self.receiver.flags(), *self.reload.flags(), *self.journal.flags())
         decision = self.step(frame, asked, self.clock.now_ns(), noted=noted, spent_s=self._spent_s)
         decided = perf_counter()
         self._spent_s = inspection_s(decision.took_s) or self._spent_s
@@ -188,8 +188,8 @@ class Loop:
 
 
 def inspection_s(took_s: Mapping[str, float]) -> float:
-    """What depth and defects took on one frame; 0 where they were not due."""
-    return took_s.get("depth", 0.0) + took_s.get("defects", 0.0)
+    """What depth and defects took on one frame, and what they are compared with; 0 where they were not due."""
+    return sum(took_s.get(stage, 0.0) for stage in ("depth", "reference", "defects"))
 
 
 def limits(envelope: Envelope, dose_frames: int) -> dict[str, float | int | None]:

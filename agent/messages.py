@@ -15,6 +15,8 @@ from engines.readings import DepthMap
 
 SOURCES = 16  # columns times detectors; a producer that invents sources must not fill the memory
 NOT_BUILT = "shape_not_built"  # of FLAG_CODES
+NO_REFERENCE = "no_reference"  # of FLAG_CODES
+RECIPE_CODES = ("recipe_doubtful", "defect_density", "crops_unavailable")  # likewise
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the frame; x1 and y1 exclusive
 
 
@@ -258,13 +260,23 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     since_ns: int  # wall clock
 
 
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """What one level of the cascade said of a defect: see engines/cascade_levels.py."""
+
+    level: str  # defect, kind, noise, leaf
+    said: str
+    probability: float  # that it is right
+
+
 class Defect(msgspec.Struct, frozen=True, kw_only=True):
     """One defect found in a frame. `name` travels as `class`."""
 
     name: str = msgspec.field(name="class")
-    path: tuple[str, ...]
+    path: tuple[str, ...]  # down the tree, from the root: defect, large, bridge
     box_px: Box
     confidence: float
+    levels: tuple[Level, ...] = ()  # of the cascade, in the order they were asked; empty: it was not asked
+    size_m: float | None = None  # longer side of the box
     height_m: float | None = None  # of its middle above its surroundings
     stage_x_m: float | None = None  # where the stage must stand for it to be centred: see agent/placing.py
     stage_y_m: float | None = None
@@ -297,8 +309,34 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     depth: DepthMap | None = None  # of the picture without its databar
     defects: tuple[Defect, ...] | None = None  # None: not looked for
     unseen: str | None = None  # why depth and defects were wanted and could not be read
+    unreferenced: str | None = None  # why the reference that a recipe counts on is missing; read all the same
+    shown: "Shown | None" = None  # to the defect model, where it was asked
     models: tuple[str, ...] = ()  # that read this frame
     took_s: dict[str, float] = {}
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What a defect model saw, for rules that look at pixels and for crops. Without the data bar."""
+
+    image: NDArray[np.uint8]  # (h, w)
+    reference: NDArray[np.uint8] | None = None  # (h, w) in the same grey levels
+
+
+class ReferenceKind(StrEnum):
+    """What a frame to inspect is compared with."""
+
+    SELF = "self"  # its own repetition
+    GOLDEN = "golden"  # another frame of the same place of the design
+    CAD = "cad"  # the design as the virtual microscope draws it
+    NONE = "none"
+
+
+class ReferenceSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the reference of a frame comes from; made by whoever knows its recipe."""
+
+    kind: ReferenceKind = ReferenceKind.SELF
+    pixels: NDArray[np.uint8] | None = None  # (h, w) of golden and cad, of the frame's size without its databar
+    expected: bool = False  # a recipe counts on it: a frame in which nothing repeats is then flagged `no_reference`
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -310,6 +348,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     inspection: bool = False  # depth and defects
     histogram: bool = False
     height_scale: float | None = None  # of the certificate; None: heights stay as trained
+    reference: ReferenceSource = ReferenceSource()  # for a defect model that compares
+    threshold: float | None = None  # of the recipe, for defects; None: the model's own
+    sizes_m: tuple[float, float] | None = None  # of the recipe: where small ends and large begins
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
@@ -367,6 +408,20 @@ class Heights(msgspec.Struct, frozen=True, kw_only=True):
     took_s: dict[str, float] = {}
 
 
+class Inspected(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a frame whose defects are told: under which rules, where on the wafer, and how it looked."""
+
+    recipe: str | None = None  # None: no recipe, or one that is not known here
+    dropped: dict[str, int] = {}  # finds that a rule of the recipe left out, by rule
+    shape_px: tuple[int, int] | None = None  # (h, w) without the data bar
+    pixel_size_m: float | None = None
+    lot: str | None = None
+    wafer: str | None = None
+    die_x: int | None = None
+    die_y: int | None = None
+    crops: tuple[NDArray[np.uint8], ...] = ()  # (h, w) of the first defects, in their order; of frames to inspect
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """All that one turn of the loop says. Fields are sent in the order they stand here."""
 
@@ -377,6 +432,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     holds: tuple[Hold, ...] = ()
     focus: FocusState | None = None
     defects: tuple[Defect, ...] | None = None
+    inspected: Inspected | None = None  # with defects
     suggestion: Suggestion | None = None
     depth: Heights | None = None
     acks: tuple[Ack, ...] = ()  # for the journal
@@ -443,7 +499,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     now_ns: int  # when the turn ended, monotonic
 
 
-# The closed list of the design: why the agent holds. Flag codes are these and three more.
+# The closed list of the design: why the agent holds. Flag codes are these and a few more.
 HOLD_REASONS = tuple(
     """no_frames stale blank saturated featureless noise_only frozen averaging nonlinear inconsistent uncalibrated
     no_pixel_size no_ack rejected clipped actuator_dead actuator_inverted operator auto_function stage_moving
@@ -451,7 +507,7 @@ HOLD_REASONS = tuple(
     frame_repeated two_sessions shape_not_built engine_error engine_hang journal_unavailable shutdown no_epochs
     sign_unknown ambiguous frame_jumped settling""".split()  # noqa: SIM905
 )
-FLAG_CODES = (*HOLD_REASONS, "malformed", "bad_field", "uninspected")
+FLAG_CODES = (*HOLD_REASONS, "malformed", "bad_field", "uninspected", NO_REFERENCE, *RECIPE_CODES)
 DEFECT_CLASSES = tuple(
     """pit particle bridge microbridge break necking missing_contact closed_contact merged_contact residue collapse
     scratch void other""".split()  # noqa: SIM905

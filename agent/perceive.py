@@ -1,15 +1,16 @@
 """A frame in, findings out: crop the databar, convert to 8 bits, pad, run the models that are due, take the evidence.
 
 Autofocus reads each frame, depth and defects those that `Wanted` names; all that are due are begun before the first
-answer is waited for, so that on a GPU they run side by side. The focus evidence is taken from the original pixels;
-models see 8 bits, and one conversion and one padding serve all three.
+answer is waited for, so that on a GPU they run side by side. A defect model that compares is given a reference,
+which is made while the others are at work. The focus evidence is taken from the original pixels; models see 8 bits, and
+one conversion and one padding serve all three.
 """
 
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -18,11 +19,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.comparing import Compared, compared
 from agent.control.dose import electrons_per_pixel
 from agent.control.histogram import histogram_of
 from agent.errors import EngineError
 from agent.evidence import take_evidence
-from agent.messages import NOT_BUILT, SOURCES, Defect, Findings, Frame, Optics, Wanted
+from agent.messages import NOT_BUILT, SOURCES, Defect, Findings, Frame, Optics, Shown, Wanted
 from agent.placing import height_above_surroundings, placed, within
 from engines.errors import DeviceLostError, InferenceError
 from engines.readings import Defects, FocusReading, FoundDefect, Relief
@@ -62,8 +64,17 @@ class DefectModel(Protocol):
     """engines.defects.DefectFinder, or a stand-in of the same signature."""
 
     name: str
+    wants_reference: bool  # else it is not given one
 
-    def begin(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> Callable[[], Defects]: ...
+    def begin(
+        self,
+        image: NDArray[np.uint8],
+        scene: Scene,
+        levels: Levels | None = None,
+        *,
+        reference: NDArray[np.uint8] | None = None,
+        threshold: float | None = None,
+    ) -> Callable[[], Defects]: ...
 
 
 class Laps:
@@ -152,6 +163,11 @@ class Perceiver:
             view = View(image, levels.shape, scene_of(frame.optics), levels_of(levels))
         laps.lap("convert")
         begun = self._begin(image, frame.optics, view) if refused != "blank" else Begun()
+        beside = Compared()
+        if view is not None and self.defects is not None and self.defects.wants_reference:
+            beside = compared(levels, wanted.reference)
+            laps.lap("reference")
+        begun = self._begin_defects(begun, view, beside.reference, threshold=wanted.threshold)
         reading = self._focus(begun)
         laps.lap("autofocus")
         relief, found = None, None
@@ -177,6 +193,8 @@ class Perceiver:
             depth=relief.metres() if relief is not None and self._maps else None,
             defects=found,
             unseen=unseen,
+            unreferenced=beside.missing,
+            shown=Shown(image=levels, reference=beside.reference) if found is not None else None,
             models=self._read(reading, relief, found),
             took_s=laps.took_s,
         )
@@ -187,22 +205,30 @@ class Perceiver:
         return tuple(model.name for model, answer in answers if model is not None and answer is not None)
 
     def _begin(self, image: NDArray[np.uint8], optics: Optics, view: View | None) -> Begun:
-        """Give each model that is due its work: autofocus first, for it answers first. view: for depth and defects."""
-        focus, depth, defects = self.autofocus, self.depth, self.defects
+        """Give each model that is due its work: autofocus first, for it answers first. view: for depth.
+
+        Defects come last: they wait for their reference, and the others are at work meanwhile.
+        """
+        focus, depth = self.autofocus, self.depth
         begun = Begun()
         if focus is not None:
             begun = replace(begun, focus=self._ask(focus.name, lambda: focus.begin(image, optics.pixel_size_m)))
-        if view is None:
-            return begun
-        if depth is not None:
+        if view is not None and depth is not None:
             begun = replace(
                 begun, depth=self._ask(depth.name, lambda: depth.begin(view.image, view.scene, view.levels))
             )
-        if defects is not None:
-            begun = replace(
-                begun, defects=self._ask(defects.name, lambda: defects.begin(view.image, view.scene, view.levels))
-            )
         return begun
+
+    def _begin_defects(
+        self, begun: Begun, view: View | None, reference: NDArray[np.uint8] | None, *, threshold: float | None
+    ) -> Begun:
+        """reference (h, w): of the picture before it was padded. threshold: another than the model's own."""
+        defects = self.defects
+        if view is None or defects is None:
+            return begun
+        beside = None if reference is None else padded(reference)
+        start = partial(defects.begin, view.image, view.scene, view.levels, reference=beside, threshold=threshold)
+        return replace(begun, defects=self._ask(defects.name, start))
 
     def _focus(self, begun: Begun) -> FocusReading | None:
         if self.autofocus is None or begun.focus is None:

@@ -3,7 +3,7 @@
 golden.npz beside a model.onnx, compressed; the same seed and model give the same bytes. For n crops of h x w pixels:
 
   model           str          sha256 of the model.onnx that answered
-  image           uint8        (n, h, w)
+  image           uint8        (n, h, w), or (n, 2, h, w) of a model that compares: the crop and its reference
   condition       float32      (n, k) as the model's manifest has it
   out_<output>    as the graph (n, ...) what the graph said of each crop, its batch dimension taken off
 
@@ -29,7 +29,9 @@ from calibration.twin.inspection import InspectedFrame, inspected_frame
 from engines import manifest
 from engines.defects import CLASSES
 from engines.errors import PackageError
+from engines.manifest import Manifest
 from engines.onnx import OnnxEngine
+from engines.reference import self_reference
 from engines.scene import Scene, condition, levels_of
 
 GOLDEN_FILE = "golden.npz"
@@ -38,6 +40,7 @@ SIDE = 256
 PER_CROP = 10  # defects asked for; a coarse pattern has room for fewer
 PATTERNS = ("line-space", "contact-holes")
 UNTOLD_EVERY = 4  # of the crops: the model is told nothing of the frame
+ALONE_EVERY = 5  # of the crops: there is no reference
 MAP_STRIDE = 5  # of a height map: five is no multiple of the network's cell, so that every part of a cell is kept
 
 Arrays = dict[str, NDArray[Any]]
@@ -68,7 +71,7 @@ def write_all(models: Path, *, seed: int, progress: Callable[[str, int, int], No
 def write(package: Path, *, seed: int) -> Written:
     """Draw the crops, ask the model, keep both; the manifest vouches for them from now on."""
     described, model = manifest.read(package)
-    drawn = DRAW[described.task](seed)
+    drawn = drawn_for(described, seed)
     said = answers(model, drawn["image"], drawn["condition"])
     path, partial = package / GOLDEN_FILE, package / f"{GOLDEN_FILE}.partial"
     everything: Arrays = {"model": np.array(described.sha256)} | drawn | said
@@ -79,6 +82,22 @@ def write(package: Path, *, seed: int) -> Written:
     manifest.write(package, msgspec.structs.replace(described, golden_sha256=manifest.digest(data)))
     defects = len(drawn["defect_crop"]) if "defect_crop" in drawn else None
     return Written(model=described.label, path=str(path), crops=len(drawn["image"]), defects=defects, bytes=len(data))
+
+
+def drawn_for(described: Manifest, seed: int) -> Arrays:
+    """The crops that a package is asked about, with as many channels as its graph takes."""
+    drawn = DRAW[described.task](seed)
+    return drawn if described.channels == 1 else drawn | {"image": with_references(drawn["image"])}
+
+
+def with_references(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n, h, w) -> (n, 2, h, w): by its own repetition, where a crop has one; every fifth stands alone."""
+    return np.stack([np.stack([crop, _reference(number, crop)]) for number, crop in enumerate(image)])
+
+
+def _reference(number: int, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    own = None if number % ALONE_EVERY == ALONE_EVERY - 1 else self_reference(crop)
+    return crop if own is None else own
 
 
 def answers(model: bytes, image: NDArray[np.uint8], told: NDArray[np.float32]) -> Arrays:

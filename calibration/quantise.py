@@ -116,7 +116,7 @@ def _used_by(nodes: list[onnx.NodeProto]) -> dict[str, list[str]]:
 
 def eight_bit(
     model: bytes,
-    image: NDArray[np.uint8],  # (n, h, w)
+    image: NDArray[np.uint8],  # (n, h, w) or (n, c, h, w)
     condition: NDArray[np.float32],  # (n, k)
 ) -> bytes:
     """The INT8 twin for ONNX Runtime on a CPU: Q/DQ, weights signed and symmetric per channel, activations unsigned.
@@ -157,4 +157,4 @@ class _Pictures:
         if not self._left:
             return None
         picture, told = self._left.pop(0)
-        return {"image": picture[None, None], "condition": told[None]}
+        return {"image": picture.reshape(1, -1, *picture.shape[-2:]), "condition": told[None]}

@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.golden import DRAW, answers
+from calibration.golden import DRAW, answers, drawn_for
 from calibration.quantise import eight_bit, half
 from engines import manifest
+from engines.channels import shape_of
 from engines.errors import PackageError
 from engines.golden import OUT, Golden, read_golden
 from engines.manifest import Manifest
@@ -60,7 +61,7 @@ def write_all(models: Path, *, seed: int, progress: Callable[[str, int, int], No
 def write(package: Path, *, seed: int) -> list[Made]:
     """Make and judge both; the manifest names those that are kept, the others' files go."""
     described, model = manifest.read(package)
-    image, told = _drawn(described.task, [seed + RANGES + number for number in range(RANGE_SETS)])
+    image, told = _drawn(described, [seed + RANGES + number for number in range(RANGE_SETS)])
     twins = {"fp16": half(model), "int8": eight_bit(model, image, told)}
     sets = _sets(package, described, model, seed=seed)
     made = [_judged(described, model, sets, precision=name, twin=twin) for name, twin in twins.items()]
@@ -71,15 +72,15 @@ def write(package: Path, *, seed: int) -> list[Made]:
     return made
 
 
-def _drawn(task: str, seeds: list[int]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    sets = [DRAW[task](seed) for seed in seeds]
+def _drawn(described: Manifest, seeds: list[int]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    sets = [drawn_for(described, seed) for seed in seeds]
     return np.concatenate([each["image"] for each in sets]), np.concatenate([each["condition"] for each in sets])
 
 
 def _sets(package: Path, described: Manifest, model: bytes, *, seed: int) -> list[Golden]:
     """The golden set, then further pictures with what the float32 model says of them."""
     golden = read_golden(package, described, model)
-    image, told = _drawn(described.task, [seed + FURTHER + number for number in range(FURTHER_SETS)])
+    image, told = _drawn(described, [seed + FURTHER + number for number in range(FURTHER_SETS)])
     said = answers(model, image, told)
     outputs = {name: said[f"{OUT}{name}"] for name in golden.outputs}
     return [golden, replace(golden, image=image, condition=told, outputs=outputs, stride=int(said["out_stride"]))]
@@ -106,7 +107,7 @@ def _judged(described: Manifest, model: bytes, sets: list[Golden], *, precision:
 
 def _speeds(described: Manifest, model: bytes, twin: bytes) -> tuple[float, float]:
     """Seconds of the twin and of the model."""
-    picture = np.random.default_rng(0).integers(0, 256, TIMED_SHAPE, np.uint8)
+    picture = np.random.default_rng(0).integers(0, 256, shape_of(described.channels, TIMED_SHAPE), np.uint8)
     told = np.zeros(int(described.inputs[1].shape[1]), np.float32)
     told[1] = 1.0  # the dense models divide by a spread
     runs = {name: OnnxEngine(data, threads=1).run for name, data in (("twin", twin), ("model", model))}

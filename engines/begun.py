@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.built import Engine, ShapedEngine
+from engines.channels import size_of
 from engines.trt import TrtEngine
 
 T = TypeVar("T")
@@ -21,9 +22,9 @@ Outputs = dict[str, NDArray[Any]]
 def begun(engine: AnyEngine, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> Callable[[], Outputs]:
     """Start one reading; call what comes back for its outputs, valid until the engine's next. Raises InferenceError.
 
-    image (h, w) must not change meanwhile.
+    image (h, w) or (c, h, w) must not change meanwhile.
     """
-    serving = engine.at((image.shape[0], image.shape[1])) if isinstance(engine, ShapedEngine) else engine
+    serving = engine.at(size_of(image)) if isinstance(engine, ShapedEngine) else engine
     if not isinstance(serving, TrtEngine):
         return partial(serving.run, image, condition)
     serving.start(serving.upload(image), condition)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.cache import Builder, Cache, facts
+from engines.channels import size_of
 from engines.cuda import Cuda, Device
 from engines.errors import CacheError, CudaError, ModelError, PlanError
 from engines.listener import module
@@ -91,8 +92,11 @@ class ShapedEngine:
                 raise NotBuiltError(f"the engine for {shape} answers {engine.outputs}, the model {other.outputs}")
 
     def run(self, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """image (h, w), condition (k,) -> outputs by name, valid until the next call. Raises InferenceError."""
-        return self.at((image.shape[0], image.shape[1])).run(image, condition)
+        """image (h, w) or (c, h, w), condition (k,) -> outputs by name, valid until the next call.
+
+        Raises InferenceError.
+        """
+        return self.at(size_of(image)).run(image, condition)
 
     def at(self, shape: Shape) -> "Engine | TrtEngine":
         """What serves frames of this shape."""

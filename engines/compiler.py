@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from engines.channels import KNOWN
 from engines.errors import BackendMissingError, BuildError
 from engines.listener import listener, module
 
@@ -67,12 +68,13 @@ def fix_shape(trt: Any, network: Any, shape: tuple[int, int]) -> None:
     """One engine, one shape: no kernels for free sizes, and every output's size is known."""
     tensors = {network.get_input(index).name: network.get_input(index) for index in range(network.num_inputs)}
     image = tensors.get(IMAGE)
-    if image is None or image.dtype != trt.DataType.UINT8 or len(image.shape) != 4:
+    if image is None or image.dtype != trt.DataType.UINT8 or len(image.shape) != 4 or image.shape[1] not in KNOWN:
         found = ", ".join(f"{name} {t.dtype.name} {tuple(t.shape)}" for name, t in tensors.items())
-        raise BuildError(f"the model must have an input {IMAGE!r} uint8 [1, 1, h, w]; it has {found or 'none'}")
-    if any(known not in (-1, asked) for known, asked in zip(image.shape, (1, 1, *shape), strict=True)):
-        raise BuildError(f"the model takes {tuple(image.shape)} only and not {(1, 1, *shape)}")
-    image.shape = (1, 1, *shape)
+        raise BuildError(f"the model must have an input {IMAGE!r} uint8 [1, 1 or 2, h, w]; it has {found or 'none'}")
+    whole = (1, image.shape[1], *shape)
+    if any(known not in (-1, asked) for known, asked in zip(image.shape, whole, strict=True)):
+        raise BuildError(f"the model takes {tuple(image.shape)} only and not {whole}")
+    image.shape = whole
     free = [name for name, tensor in tensors.items() if any(size < 0 for size in tensor.shape)]
     free += [t.name for t in map(network.get_output, range(network.num_outputs)) if any(size < 0 for size in t.shape)]
     if free:

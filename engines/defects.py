@@ -45,6 +45,7 @@ class DefectFinder:
         self.name = loaded.manifest.label  # name@sha
         self.backend = loaded.engine.backend
         self.reason = loaded.reason
+        self.wants_reference = loaded.manifest.channels > 1
         try:
             self.threshold = loaded.manifest.metrics[WORKING_POINT][THRESHOLD]
         except KeyError:
@@ -55,21 +56,35 @@ class DefectFinder:
         return lacks(self._engine, (shape[0], shape[1]))
 
     def read(
-        self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None, *, threshold: float | None = None
+        self,
+        image: NDArray[np.uint8],
+        scene: Scene,
+        levels: Levels | None = None,
+        *,
+        reference: NDArray[np.uint8] | None = None,
+        threshold: float | None = None,
     ) -> Defects:
         """image (h, w) uint8, both multiples of 32; the most confident first.
 
-        levels: those of the whole picture, where `image` is a tile of it. threshold: another than the package's own.
+        levels: those of the whole picture, where `image` is a tile of it. reference: what the picture would be without
+        defects, of the same shape; a model that compares takes the picture itself where there is none, and one that
+        does not takes no notice of it. threshold: another than the package's own.
         """
-        return self.begin(image, scene, levels, threshold=threshold)()
+        return self.begin(image, scene, levels, reference=reference, threshold=threshold)()
 
     def begin(
-        self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None, *, threshold: float | None = None
+        self,
+        image: NDArray[np.uint8],
+        scene: Scene,
+        levels: Levels | None = None,
+        *,
+        reference: NDArray[np.uint8] | None = None,
+        threshold: float | None = None,
     ) -> Callable[[], Defects]:
         """As `read`, in two halves: other models may be begun before this one's answer is waited for."""
         check_shape(image)
         told = condition(levels or levels_of(image), within(scene, TRAINED_PIXEL_M))
-        finish = begun(self._engine, _enlarged(image), told)
+        finish = begun(self._engine, self._shown(image, reference), told)
         least = self.threshold if threshold is None else threshold
 
         def found() -> Defects:
@@ -77,6 +92,14 @@ class DefectFinder:
             return defects_of(out["confidence"][0], out["class_index"][0], out["box_px"][0], least, image.shape)
 
         return found
+
+    def _shown(self, image: NDArray[np.uint8], reference: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """(h, w), or (2, h, w) where there is something to compare with."""
+        if reference is None or not self.wants_reference:
+            return _enlarged(image)
+        if reference.shape != image.shape:
+            raise ValueError(f"a {reference.shape} reference of a {image.shape} picture: both must be padded alike")
+        return np.stack([_enlarged(image), _enlarged(reference)])
 
 
 def defects_of(

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.channels import each_channel, frame_of, shape_of, size_of
 from engines.defects import TASK as DEFECTS
 from engines.defects import THRESHOLD, WORKING_POINT
 from engines.errors import PackageError
@@ -35,7 +36,7 @@ Outputs = dict[str, NDArray[Any]]
 class Case:
     """One question to an engine, and the answer of the float32 model."""
 
-    image: NDArray[np.uint8]  # (h, w)
+    image: NDArray[np.uint8]  # (h, w) or (c, h, w)
     condition: NDArray[np.float32]  # (k,)
     expected: Outputs  # with the batch dimension
     stride: int  # expected maps hold every stride-th row and column
@@ -49,7 +50,7 @@ class Golden:
     task: str
     threshold: float | None  # the working threshold of a defect model
     model: bytes  # its float32 ONNX
-    image: NDArray[np.uint8]  # (n, h, w)
+    image: NDArray[np.uint8]  # (n, h, w) or (n, c, h, w)
     condition: NDArray[np.float32]  # (n, k)
     outputs: Outputs  # each (n, ...)
     stride: int
@@ -90,12 +91,12 @@ class Golden:
         """Dense models judge each place for itself and get a mosaic; a focus has one blur: one crop, mirrored."""
         if self.condition.shape[1] != CONDITION:
             return fitted(self.image[start], shape)
-        height, width = self.image.shape[1:]
+        height, width = size_of(self.image[start])
         rows, columns = -(-shape[0] // height), -(-shape[1] // width)
         order = (start + np.arange(rows * columns)) % len(self.image)
-        mosaic = self.image[order].reshape(rows, columns, height, width).swapaxes(1, 2)
-        whole = mosaic.reshape(rows * height, columns * width)
-        return np.ascontiguousarray(whole[: shape[0], : shape[1]])
+        lines = [np.concatenate(list(self.image[line]), axis=-1) for line in order.reshape(rows, columns)]
+        whole = np.concatenate(lines, axis=-2)
+        return np.ascontiguousarray(whole[..., : shape[0], : shape[1]])
 
 
 def read_golden(package: Path, manifest: Manifest, model: bytes) -> Golden:
@@ -140,8 +141,10 @@ def _golden(arrays: dict[str, NDArray[Any]], manifest: Manifest, model: bytes) -
         raise ValueError(f"it was made with model {str(arrays['model'])[:8]}")
     outputs = {tensor.name: arrays[f"{OUT}{tensor.name}"] for tensor in manifest.outputs}
     image, told = arrays["image"], arrays["condition"]
-    if image.dtype != np.uint8 or image.ndim != 3 or not len(image) or told.ndim != 2:
+    if image.dtype != np.uint8 or not len(image) or told.ndim != 2:
         raise ValueError(f"image is {image.dtype} {image.shape}, condition {told.shape}")
+    if image.shape[1:-2] != shape_of(manifest.channels, size_of(image))[:-2]:
+        raise ValueError(f"its pictures are {image.shape[1:]}, those of the model have {manifest.channels} channels")
     if any(len(values) != len(image) for values in (told, *outputs.values())):
         raise ValueError("its arrays are of different lengths")
     return Golden(
@@ -157,9 +160,13 @@ def _golden(arrays: dict[str, NDArray[Any]], manifest: Manifest, model: bytes) -
 
 
 def fitted(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cut, or mirrored again and again, to the shape."""
-    down, right = max(shape[0] - image.shape[0], 0), max(shape[1] - image.shape[1], 0)
-    whole = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REFLECT)
+    """Cut, or mirrored again and again, to the shape (h, w)."""
+    return each_channel(image, lambda channel: _fitted(channel, shape))
+
+
+def _fitted(channel: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    down, right = max(shape[0] - channel.shape[0], 0), max(shape[1] - channel.shape[1], 0)
+    whole = cv2.copyMakeBorder(channel, 0, down, 0, right, cv2.BORDER_REFLECT)
     return np.ascontiguousarray(np.asarray(whole, np.uint8)[: shape[0], : shape[1]])
 
 
@@ -167,4 +174,4 @@ def told_of(crop: NDArray[np.float32], picture: NDArray[np.uint8]) -> NDArray[np
     """The crop's own condition; for the dense models with the levels of the picture that was made of it."""
     if len(crop) != CONDITION:
         return crop
-    return np.concatenate([condition(levels_of(picture), Scene())[:LEVELS], crop[LEVELS:]])
+    return np.concatenate([condition(levels_of(frame_of(picture)), Scene())[:LEVELS], crop[LEVELS:]])

@@ -15,6 +15,7 @@ import msgspec
 from engines.errors import PackageError
 
 MODEL_FILE = "model.onnx"
+IMAGE = "image"  # the input that is the picture
 MANIFEST_FILE = "manifest.json"
 NAME_DIGITS = 8  # of the sha256 in `name@sha`: enough to tell two trainings apart in a log
 
@@ -65,6 +66,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def label(self) -> str:
         """name@sha, as it travels on the wire."""
         return f"{self.name}@{self.sha256[:NAME_DIGITS]}"
+
+    @property
+    def channels(self) -> int:
+        """Of the picture: 1, the frame alone; 2, the frame and its reference. 0 where the manifest tells no number."""
+        shape = next((tensor.shape for tensor in self.inputs if tensor.name == IMAGE), ())
+        return shape[1] if len(shape) == 4 and isinstance(shape[1], int) else 0
 
     @property
     def twins(self) -> dict[str, str]:

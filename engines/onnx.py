@@ -12,7 +12,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as causes
 
+from engines.channels import check_channels, size_of
 from engines.errors import BackendMissingError, InferenceError, PackageError
+from engines.manifest import IMAGE
 from engines.outputs import check_finite
 
 SHAPES_KEPT = 6  # bound shapes: a producer that changes its raster without end must not grow us without end
@@ -42,7 +44,7 @@ REFUSALS = (
 class _Bound:
     """The buffers of one picture shape."""
 
-    image: NDArray[np.uint8]  # (1, 1, h, w)
+    image: NDArray[np.uint8]  # (1, c, h, w)
     condition: NDArray[np.float32]  # (1, k)
     outputs: dict[str, NDArray[Any]]
     binding: Any
@@ -71,11 +73,16 @@ class OnnxEngine:
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         self.declared = tuple((_dtype(node.type), _sizes(node.shape)) for node in self._session.get_inputs())
         self.outputs = tuple(node.name for node in self._session.get_outputs())
+        self.channels = self._channels()
         self._bound: OrderedDict[tuple[int, int], _Bound] = OrderedDict()
 
     def run(self, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """image (h, w), condition (k,) -> outputs by name, valid until the next call. Raises InferenceError."""
-        shape = image.shape[0], image.shape[1]
+        """image (h, w) or (c, h, w), condition (k,) -> outputs by name, valid until the next call.
+
+        Raises InferenceError.
+        """
+        check_channels(image, self.channels)
+        shape = size_of(image)
         bound = self._bound.get(shape)
         if bound is None:
             bound = self._first(shape, image, condition)
@@ -86,7 +93,7 @@ class OnnxEngine:
         return bound.outputs
 
     def _again(self, bound: _Bound, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> None:
-        np.copyto(bound.image[0, 0], image)
+        np.copyto(bound.image[0], image)  # a frame alone is written to each channel
         np.copyto(bound.condition[0], condition)
         try:
             self._session.run_with_iobinding(bound.binding)
@@ -95,8 +102,9 @@ class OnnxEngine:
 
     def _first(self, shape: tuple[int, int], image: NDArray[np.uint8], condition: NDArray[np.float32]) -> _Bound:
         """The sizes of the outputs are the graph's own affair: the answer to the first frame becomes their buffers."""
-        pictures, conditions = np.array(image[None, None], np.uint8), np.array(condition[None], np.float32)
-        feeds: dict[str, NDArray[Any]] = {"image": pictures, "condition": conditions}
+        pictures, conditions = np.empty((1, self.channels, *shape), np.uint8), np.array(condition[None], np.float32)
+        np.copyto(pictures[0], image)
+        feeds: dict[str, NDArray[Any]] = {IMAGE: pictures, "condition": conditions}
         try:
             said = self._session.run(list(self.outputs), feeds)
         except REFUSALS as error:
@@ -106,6 +114,11 @@ class OnnxEngine:
         if len(self._bound) > SHAPES_KEPT:
             self._bound.popitem(last=False)
         return bound
+
+    def _channels(self) -> int:
+        """Of the picture; 1 where the graph leaves it open, which its manifest then may not."""
+        sizes = next((sizes for name, (_, sizes) in zip(self.inputs, self.declared, strict=True) if name == IMAGE), ())
+        return (sizes[1] if len(sizes) == 4 else None) or 1
 
     def _binding(self, feeds: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> Any:
         # Host memory on both sides: with CUDA, ONNX Runtime copies between it and the device, once each way.

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import autofocus, defects, depth
+from engines.channels import size_of
 from engines.defects import OVERLAP, defects_of, overlap
 from engines.errors import ModelError
 from engines.golden import Case, Golden, Outputs
@@ -117,7 +118,7 @@ class _Count:
                 self._keep(difference, case)
 
     def fail(self, case: Case, why: str) -> None:
-        height, width = case.image.shape
+        height, width = _shape(case)
         self.failures.append(f"{why} (a {height}x{width} picture)")
 
     def _keep(self, found: Difference, case: Case) -> None:
@@ -213,7 +214,7 @@ def _defects(count: _Count, case: Case, said: Outputs) -> list[Difference]:
     if classes.min() < 0 or classes.max() >= len(defects.CLASSES):
         return [Difference("class_index", "largest class", float(np.abs(classes).max()), len(defects.CLASSES) - 1.0)]
     threshold = _told_from(case.expected["confidence"][0], count.threshold)
-    there, found = (_read(each, threshold, case.image.shape) for each in (case.expected, said))
+    there, found = (_read(each, threshold, _shape(case)) for each in (case.expected, said))
     same = matches(there, found)
     count.matched += same
     count.different += len(there) + len(found) - 2 * same
@@ -251,4 +252,4 @@ def _read(outputs: Outputs, threshold: float, shape: tuple[int, ...]) -> Defects
 
 
 def _shape(case: Case) -> tuple[int, int]:
-    return case.image.shape[0], case.image.shape[1]
+    return size_of(case.image)

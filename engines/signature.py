@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.built import Engine, Shape
+from engines.channels import KNOWN, frame_of, shape_of
 from engines.errors import PackageError
-from engines.manifest import Manifest, Tensor
+from engines.manifest import IMAGE, Manifest, Tensor
 from engines.onnx import OnnxEngine
 from engines.scene import CONDITION, Scene, condition, levels_of
 
 FIRST = (160, 224)  # small, not square, and no size of an export; the smallest that autofocus judges is 128
-IMAGE, TOLD = "image", "condition"
+TOLD = "condition"
 
 Sizes = tuple[int | None, ...]
 
@@ -42,6 +43,10 @@ def check_declared(manifest: Manifest, engine: OnnxEngine) -> None:
             raise PackageError(
                 f"the manifest says that {tensor.name} is {_words(expected)}, the graph has {_words(Declared(*found))}"
             )
+    if manifest.channels not in KNOWN:
+        raise PackageError(
+            f"the manifest has no input {IMAGE} of one channel, a frame, or two, a frame and its reference"
+        )
 
 
 def read_first(engine: Engine, manifest: Manifest, shapes: Iterable[Shape] = (FIRST,)) -> None:
@@ -50,7 +55,7 @@ def read_first(engine: Engine, manifest: Manifest, shapes: Iterable[Shape] = (FI
     Raises PackageError, and InferenceError where the engine cannot read or answers with numbers that are not finite.
     """
     for shape in shapes:
-        picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        picture = np.random.default_rng(0).integers(0, 256, shape_of(manifest.channels, shape), np.uint8)
         said = engine.run(picture, _told(manifest, picture))
         sizes = _sizes(manifest, shape)
         for tensor in manifest.outputs:
@@ -62,13 +67,14 @@ def _told(manifest: Manifest, picture: NDArray[np.uint8]) -> NDArray[np.float32]
     shape = next((tensor.shape for tensor in manifest.inputs if tensor.name == TOLD), ())
     if len(shape) != 2 or not isinstance(shape[1], int):
         raise PackageError(f"the manifest has no input {TOLD} (1, k)")
-    return condition(levels_of(picture), Scene()) if shape[1] == CONDITION else np.zeros(shape[1], np.float32)
+    return condition(levels_of(frame_of(picture)), Scene()) if shape[1] == CONDITION else np.zeros(shape[1], np.float32)
 
 
 def _sizes(manifest: Manifest, shape: Shape) -> dict[str, int]:
     """The free sizes of this picture, by their names."""
     named = next((tensor.shape for tensor in manifest.inputs if tensor.name == IMAGE), ())
-    return {name: size for name, size in zip(named, (1, 1, *shape), strict=False) if isinstance(name, str)}
+    sizes = (1, manifest.channels, *shape)
+    return {name: size for name, size in zip(named, sizes, strict=False) if isinstance(name, str)}
 
 
 def _check_output(tensor: Tensor, said: Mapping[str, NDArray[np.generic]], sizes: dict[str, int]) -> None:

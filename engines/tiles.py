@@ -37,7 +37,25 @@ class DepthReader(Protocol):
 
 
 class DefectReader(Protocol):
-    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> Defects: ...
+    wants_reference: bool  # else it is not given one
+
+    def read(
+        self,
+        image: NDArray[np.uint8],
+        scene: Scene,
+        levels: Levels | None = None,
+        *,
+        reference: NDArray[np.uint8] | None = None,
+    ) -> Defects: ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A picture as the dense models are told of it, whatever part of it they are shown."""
+
+    image: NDArray[np.uint8]  # (h, w) padded to the stride
+    scene: Scene
+    levels: Levels  # of the picture without its padding
 
 
 @dataclass(frozen=True)
@@ -90,18 +108,14 @@ def _whole(length: int) -> Span:
 # --- one tile ---
 
 
-def read_depth(
-    depth: DepthReader, image: NDArray[np.uint8], tile: Tile, *, scene: Scene, levels: Levels
-) -> DepthMap | None:
-    """image (h, w) uint8: the whole, padded to the stride. The whole tile's map, halo included."""
-    return depth.read(tile.of(image), scene, levels)
+def read_depth(depth: DepthReader, whole: Whole, tile: Tile) -> DepthMap | None:
+    """The whole tile's map, halo included."""
+    return depth.read(tile.of(whole.image), whole.scene, whole.levels)
 
 
-def read_defects(
-    finder: DefectReader, image: NDArray[np.uint8], tile: Tile, *, scene: Scene, levels: Levels
-) -> Defects:
-    """Those whose centre lies in the tile's core, boxes in pixels of the whole picture."""
-    found = finder.read(tile.of(image), scene, levels)
+def read_defects(finder: DefectReader, whole: Whole, tile: Tile, reference: NDArray[np.uint8] | None = None) -> Defects:
+    """Those whose centre lies in the tile's core, boxes in pixels of the whole picture. reference: of this tile."""
+    found = finder.read(tile.of(whole.image), whole.scene, whole.levels, reference=reference)
     moved = (replace(each, box_px=_moved(each.box_px, tile)) for each in found)
     return tuple(each for each in moved if _belongs(each.box_px, tile))
 

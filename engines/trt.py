@@ -1,8 +1,9 @@
 """A TensorRT or TensorRT-RTX plan in service, for one shape: a picture and its condition in, named arrays out.
 
 Everything is bound once: page-locked buffers, one CUDA graph, a stream and an execution context of its own. The
-picture is copied and uploaded once and read by every model that shares its `Uploads`. Written with the names that
-tensorrt 10 and 11 and tensorrt_rtx 1.x share.
+picture is copied and uploaded once and read by every model that shares its `Uploads`; a picture with its reference
+goes up beside it, for the models that compare. Written with the names that tensorrt 10 and 11 and tensorrt_rtx 1.x
+share.
 """
 
 import logging
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.channels import KNOWN, Shape, check_channels, shape_of, size_of
 from engines.cuda import Cuda, DeviceMemory, Event, Graph, Stream
 from engines.errors import CudaError, DeviceLostError, InferenceError, PlanError
 from engines.kernels import Kernels
@@ -37,7 +39,7 @@ DTYPES = {  # trt.DataType by name
 class DeviceImage:
     """A picture on the device; good until the next one of its shape is uploaded."""
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]  # (h, w) or (c, h, w)
     memory: DeviceMemory
     ready: Event
 
@@ -45,16 +47,16 @@ class DeviceImage:
 class Upload:
     """Pictures of one shape: page-locked, then on the device, at addresses that never change."""
 
-    def __init__(self, cuda: Cuda, stream: Stream, shape: tuple[int, int]) -> None:
+    def __init__(self, cuda: Cuda, stream: Stream, shape: tuple[int, ...]) -> None:
         self._stream = stream
-        self._staged = cuda.page_locked(shape, np.uint8)  # (h, w)
+        self._staged = cuda.page_locked(shape, np.uint8)  # (h, w) or (c, h, w)
         self.image = DeviceImage(shape, DeviceMemory(cuda, self._staged.nbytes), Event(cuda))
         self.readers: weakref.WeakSet[Event] = weakref.WeakSet()  # what engines mark when they have read it
         self.shared: NDArray[np.uint8] | None = None  # held, so that no other array can be taken for it
 
     def put(self, image: NDArray[np.uint8]) -> DeviceImage:
         self.image.ready.wait()  # the page-locked copy may still be on its way
-        np.copyto(self._staged, image)
+        np.copyto(self._staged, image)  # a frame alone is written to each channel
         for event in self.readers:
             self._stream.follow(event)
         self._stream.send(self._staged, self.image.memory)
@@ -67,16 +69,17 @@ class Uploads:
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda, self._stream = cuda, Stream(cuda)
-        self._by_shape: dict[tuple[int, int], Upload] = {}
+        self._by_shape: dict[tuple[int, ...], Upload] = {}
 
-    def at(self, shape: tuple[int, int]) -> Upload:
+    def at(self, shape: tuple[int, ...]) -> Upload:
+        """shape: (h, w), or (c, h, w) of more than one channel."""
         upload = self._by_shape.get(shape)
         if upload is None:
             upload = self._by_shape[shape] = Upload(self._cuda, self._stream, shape)
         return upload
 
     def share(self, image: NDArray[np.uint8]) -> None:
-        """Upload now, once for all that is asked about this very array; it must not change until the next one."""
+        """Upload now, once for all that is asked about this very array (h, w); it must not change until the next."""
         for upload in self._by_shape.values():
             upload.shared = None
         upload_here = self._by_shape.get((image.shape[0], image.shape[1]))
@@ -84,9 +87,10 @@ class Uploads:
             self._put(upload_here, image)
             upload_here.shared = image
 
-    def of(self, image: NDArray[np.uint8]) -> DeviceImage:
-        """The picture on the device: the shared one as it is there, another one anew."""
-        upload = self.at((image.shape[0], image.shape[1]))
+    def of(self, image: NDArray[np.uint8], channels: int = 1) -> DeviceImage:
+        """The picture on the device: the shared one as it is there, another one anew. Raises InferenceError."""
+        check_channels(image, channels)
+        upload = self.at(shape_of(channels, size_of(image)))
         if upload.shared is image:
             return upload.image
         upload.shared = None
@@ -124,7 +128,7 @@ class TrtEngine:
             raise PlanError(f"the plan takes {sorted(inputs)} instead of {IMAGE} and {CONDITION}: build it again")
         self.inputs = (IMAGE, CONDITION)
         self.outputs = tuple(name for name in names if name not in inputs)
-        self.shape = self._image_shape()
+        self.channels, self.shape = self._image_shape()
         self._stream, self._done = Stream(cuda), Event(cuda)
         self._bind(uploads)
         self._graph = self._captured()
@@ -139,18 +143,18 @@ class TrtEngine:
             raise PlanError(f"{self.backend}: {what}: {self._said.last()}")
         return made
 
-    def _image_shape(self) -> tuple[int, int]:
+    def _image_shape(self) -> tuple[int, Shape]:
         found = tuple(self._engine.get_tensor_shape(IMAGE))
         dtype = self._engine.get_tensor_dtype(IMAGE).name
-        if len(found) != 4 or found[:2] != (1, 1) or min(found) < 1 or dtype != "UINT8":
-            raise PlanError(f"the plan's image is {dtype} {found}, not UINT8 (1, 1, h, w): build it again")
-        return found[2], found[3]
+        if len(found) != 4 or found[0] != 1 or found[1] not in KNOWN or min(found) < 1 or dtype != "UINT8":
+            raise PlanError(f"the plan's image is {dtype} {found}, not UINT8 (1, 1 or 2, h, w): build it again")
+        return found[1], (found[2], found[3])
 
     # --- bound once ---
 
     def _bind(self, uploads: Uploads) -> None:
         self._uploads = uploads
-        upload = uploads.at(self.shape)
+        upload = uploads.at(shape_of(self.channels, self.shape))
         upload.readers.add(self._done)
         self._image = upload.image
         self._condition = self._host(CONDITION)  # (1, k)
@@ -210,14 +214,17 @@ class TrtEngine:
     # --- each frame ---
 
     def run(self, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """image (h, w), condition (k,) -> outputs by name, valid until the next call. Raises InferenceError."""
-        if image.shape != self.shape:
+        """image (h, w) or (c, h, w), condition (k,) -> outputs by name, valid until the next call.
+
+        Raises InferenceError.
+        """
+        if size_of(image) != self.shape:
             raise InferenceError(f"a {image.shape} frame reached the engine for {self.shape}")
-        return self.run_on(self._uploads.of(image), condition)
+        return self.run_on(self.upload(image), condition)
 
     def upload(self, image: NDArray[np.uint8]) -> DeviceImage:
-        """Once, for all engines of this shape that share the uploads."""
-        return self._uploads.of(image)
+        """Once, for all engines of this shape and these channels that share the uploads."""
+        return self._uploads.of(image, self.channels)
 
     def run_on(self, image: DeviceImage, condition: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         self.start(image, condition)

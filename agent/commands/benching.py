@@ -5,7 +5,7 @@ memory layouts and whole float32, as ours has. On a CPU each has one thread and 
 befalls all alike. What fails is a line of its own; the rest is measured all the same.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -19,7 +19,7 @@ from agent.commands.makers import THREADS, Job, Maker, Opened, Shape
 from agent.commands.yardstick import Picture, Read, condition_of, torch_readers
 from engines.errors import BackendMissingError, ModelError
 from engines.timing import Took, in_turns
-from engines.trt import TrtEngine
+from engines.trt import DeviceImage, TrtEngine
 
 CPU_SHAPE = (768, 1024)
 TOGETHER = "three together"
@@ -74,6 +74,14 @@ class Place:
     @cached_property
     def picture(self) -> Picture:
         return np.random.default_rng(0).integers(0, 256, self.shape, np.uint8)
+
+    @cached_property
+    def compared(self) -> Picture:
+        """With its reference, for the models that take one."""
+        return np.stack([self.picture, self.picture])
+
+    def shown(self, channels: int) -> Picture:
+        return self.picture if channels == 1 else self.compared
 
     @property
     def on_gpu(self) -> bool:
@@ -150,12 +158,13 @@ def _there(workshop: Workshop, place: Place) -> Iterator[Candidate | Failure]:
 
 def _one_model(place: Place, candidates: list[Candidate]) -> Iterator[Measured]:
     """All precisions and torch in turns; what fails at its first reading takes no part."""
-    task = candidates[0].job.manifest.task
-    told = condition_of(task, place.picture)
-    engines, unread = _first_readings(place, candidates, told)
-    eager, unread_torch = _first_of_torch(place, task) if engines else ({}, [])
+    manifest = candidates[0].job.manifest
+    task, picture = manifest.task, place.shown(manifest.channels)
+    told = condition_of(task, picture)
+    engines, unread = _first_readings(place, candidates, picture=picture, told=told)
+    eager, unread_torch = _first_of_torch(place, task, picture=picture) if engines else ({}, [])
     yield from (*unread, *unread_torch)
-    ours: dict[str, Read] = {precision: partial(each.run, place.picture, told) for precision, each in engines.items()}
+    ours: dict[str, Read] = {precision: partial(each.run, picture, told) for precision, each in engines.items()}
     try:
         took = in_turns(ours | eager, place.runs)
     except (place.survive, RuntimeError) as error:
@@ -169,7 +178,7 @@ def _one_model(place: Place, candidates: list[Candidate]) -> Iterator[Measured]:
 
 
 def _first_readings(
-    place: Place, candidates: list[Candidate], told: NDArray[np.float32]
+    place: Place, candidates: list[Candidate], *, picture: Picture, told: NDArray[np.float32]
 ) -> tuple[dict[str, Opened], list[Failure]]:
     """By precision; and what failed."""
     engines: dict[str, Opened] = {}
@@ -177,17 +186,17 @@ def _first_readings(
     for each in candidates:
         try:
             engine = place.maker.open(each.job, place.threads)
-            engine.run(place.picture, told)
+            engine.run(picture, told)
             engines[each.job.precision] = engine
         except place.survive as error:
             failed.append(place.failed(each.what, error))
     return engines, failed
 
 
-def _first_of_torch(place: Place, task: str) -> tuple[dict[str, Read], list[Failure]]:
+def _first_of_torch(place: Place, task: str, *, picture: Picture) -> tuple[dict[str, Read], list[Failure]]:
     """By layout; and why there is none."""
     try:
-        eager = torch_readers(task, place.picture, cuda=place.on_gpu)
+        eager = torch_readers(task, picture, cuda=place.on_gpu)
         for read in eager.values():
             read()
     except (place.survive, RuntimeError) as error:  # torch has no other errors
@@ -196,13 +205,16 @@ def _first_of_torch(place: Place, task: str) -> tuple[dict[str, Read], list[Fail
 
 
 def _together(place: Place, candidates: list[Candidate]) -> Measured:
-    """As the agent reads a frame: one upload, all models. Passed is what is of passed engines alone."""
+    """As the agent reads a frame: one upload, all models, and one more for a model that is given a reference too.
+
+    Passed is what is of passed engines alone.
+    """
     picture = place.picture
     try:
         engines = [
             (place.maker.open(each.job, THREADS), condition_of(each.job.manifest.task, picture)) for each in candidates
         ]
-        took = in_turns({"all": partial(read_all, engines, picture)}, place.runs)["all"]
+        took = in_turns({"all": partial(read_all, engines, place.shown)}, place.runs)["all"]
     except place.survive as error:
         return place.failed(f"{TOGETHER} {candidates[0].job.precision}", error)
     said = {each.parity for each in candidates}
@@ -227,14 +239,16 @@ def _plans(engines: list[tuple[Opened, NDArray[np.float32]]]) -> bool:
     return any(isinstance(engine, TrtEngine) for engine, _ in engines)
 
 
-def read_all(engines: list[tuple[Opened, NDArray[np.float32]]], picture: Picture) -> None:
-    """Engines with streams of their own run side by side; the others one after the other."""
+def read_all(engines: list[tuple[Opened, NDArray[np.float32]]], shown: Callable[[int], Picture]) -> None:
+    """Engines with streams of their own run side by side; the others one after the other. shown: by channels."""
     started: list[TrtEngine] = []
-    image = None
+    images: dict[int, DeviceImage] = {}
     for engine, told in engines:
+        picture = shown(engine.channels)
         if isinstance(engine, TrtEngine):
-            image = engine.upload(picture) if image is None else image
-            engine.start(image, told)
+            if engine.channels not in images:
+                images[engine.channels] = engine.upload(picture)
+            engine.start(images[engine.channels], told)
             started.append(engine)
         else:
             engine.run(picture, told)

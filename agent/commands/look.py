@@ -25,9 +25,11 @@ from agent.commands.looking import Looked, Looker, Models, Told, printable
 from agent.commands.outputs import Outputs
 from agent.commands.overlay import said
 from agent.commands.plate import told as in_words
+from agent.commands.references import source_of
 from agent.commands.score_scales import described, scale_for
 from agent.errors import BeamsideError, UsageError
 from agent.flags import CONDITIONS
+from agent.messages import NO_REFERENCE
 from agent.wire.outbound import plain
 from engines.autofocus import SMALLEST_PX
 from engines.defects import TRAINED_PIXEL_M
@@ -52,6 +54,9 @@ UNTRAINED = (
 )
 
 
+UNUSED = "--reference {}: this defect model reads a picture by itself and compares with nothing; it was not used"
+
+
 class Unread(msgspec.Struct, frozen=True):
     """A file without readings, and why."""
 
@@ -69,25 +74,36 @@ def look(
     depth_dir: Annotated[Path | None, typer.Option(help="Height maps: <stem>.npy (float32, m), <stem>.png.")] = None,
     overlay_dir: Annotated[Path | None, typer.Option(help="Pictures with the defects drawn in: <stem>.png.")] = None,
     score_scale: Annotated[Path | None, typer.Option(help="Tell scores on this scale of `calibrate rate`.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="self|none|FILE",
+            help="What defects are compared with: the picture's own repetition (where it has one, if nothing is said), "
+            "nothing, or a picture of the same place without defects.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Focus, height and defects of image files. A file that cannot be read is a row with its reason, and exit 1."""
+    _quiet()
     told = Told(
         _within("--pixel-size-m", pixel_size_m, PIXEL_SIZES_M),
         _within("--accelerating-voltage-v", accelerating_voltage_v, VOLTAGES_V),
+        source_of(reference),
     )
-    _quiet()
     engines = configuration.load().engines
     scale = None if score_scale is None else scale_for(score_scale, engines)
     outputs = Outputs(depth_dir, overlay_dir, images)
-    rows = look_at(images, Looker(Models.loaded(engines), told, outputs, scale=scale))
+    models = Models.loaded(engines)
+    rows = look_at(images, Looker(models, told, outputs, scale=scale))
     if as_json:
         print(json.dumps(plain(rows), allow_nan=False))
     else:
         Console().print(_table(rows))
         if scale is not None:
             print(f"Scores are on the scale {score_scale}: {described(scale)}.")
-    for line in problems(rows):
+    unused = [] if reference is None or models.defects.wants_reference else [UNUSED.format(reference)]
+    for line in [*unused, *problems(rows)]:
         print(f"beamside: {printable(line)}", file=sys.stderr)
     if any(isinstance(row, Unread) for row in rows):
         raise typer.Exit(1)
@@ -211,7 +227,8 @@ def problems(rows: Sequence[Row]) -> list[str]:
     for row in read:
         for code in row.flags:
             flagged.setdefault(code, []).append(row.path)
-    return lines + [_flag(code, paths) for code, paths in flagged.items()]
+    lines += [f"no_reference, {row.path}: {row.unreferenced}" for row in read if NO_REFERENCE in row.flags]
+    return lines + [_flag(code, paths) for code, paths in flagged.items() if code != NO_REFERENCE]
 
 
 def _small(row: Looked) -> str:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from agent.bridges.files import read_image
 from agent.commands import heatmap, overlay
 from agent.commands.outputs import Outputs, Targets, save
+from agent.commands.references import Beside
 from agent.commands.relief import Relief
 from agent.errors import EngineError
-from agent.messages import Defect, Frame, Lane, Optics
+from agent.messages import NO_REFERENCE, Defect, Frame, Lane, Optics, ReferenceSource
 from agent.perceive import BLANK_LEVELS, SATURATED, eight_bits, picture, saturated_share, scene_of
 from agent.placing import height_above_surroundings, placed
 from agent.settings import Engines
@@ -34,6 +35,7 @@ from engines.tiles import (
     DepthReader,
     FocusReader,
     Tile,
+    Whole,
     joined,
     read_defects,
     read_depth,
@@ -41,6 +43,7 @@ from engines.tiles import (
     tiles,
 )
 
+OWN = ReferenceSource()  # the picture's own repetition, where it has one
 BAND_ROWS = 512  # counted at a time: a mask of a whole large picture would be as large again
 
 
@@ -72,6 +75,7 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     defects: tuple[Defect, ...]
     count: int
     flags: tuple[str, ...]
+    unreferenced: str | msgspec.UnsetType = msgspec.UNSET  # of flag no_reference: why there is none
     took_s: dict[str, float]  # by stage
 
 
@@ -81,6 +85,7 @@ class Told:
 
     pixel_size_m: float | None = None
     accelerating_voltage_v: float | None = None
+    reference: ReferenceSource = OWN  # that defects are compared with
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,8 @@ class Looker:
         with watch.stage("autofocus"):
             read = self._models.autofocus
             focus = None if view.blank else read_focus(read, view.padded, view.scene.pixel_size_m)
-        depth, defects = (None, ()) if view.blank else self._dense(view, targets, watch)
+        beside = Beside(view.levels, self._told.reference)
+        depth, defects = (None, ()) if view.blank else self._dense(view, beside, targets=targets, watch=watch)
         featureless = focus is not None and focus.content < JUDGEABLE
         height, width = view.frame.pixels.shape
         return Looked(
@@ -177,15 +183,18 @@ class Looker:
             depth=depth,
             defects=defects,
             count=len(defects),
-            flags=(*view.flags, "featureless") if featureless else view.flags,
+            flags=(*view.flags, *(["featureless"] if featureless else []), *([NO_REFERENCE] if beside.missing else [])),
+            unreferenced=beside.missing or msgspec.UNSET,
             took_s=watch.took_s,
         )
 
-    def _dense(self, view: View, targets: Targets, watch: Watch) -> tuple[DepthRow | None, tuple[Defect, ...]]:
+    def _dense(
+        self, view: View, beside: Beside, *, targets: Targets, watch: Watch
+    ) -> tuple[DepthRow | None, tuple[Defect, ...]]:
         """Depth and defects; heights need a pixel size."""
         deep = view.scene.pixel_size_m is not None
         with Relief(view.shape, targets.depth if deep else None) as relief:
-            heights = self._tiles(view, relief, watch)
+            heights = self._tiles(view, beside, relief=relief, watch=watch)
         defects = tuple(
             msgspec.structs.replace(placed(each, None, view.frame), height_m=heights[each])
             for each in joined(tuple(heights))
@@ -197,17 +206,22 @@ class Looker:
         written = None if targets.depth is None else str(targets.depth)
         return DepthRow(map=written, calibrated=False, mean_m=relief.mean_m), defects
 
-    def _tiles(self, view: View, relief: Relief, watch: Watch) -> dict[FoundDefect, float | None]:
+    def _tiles(self, view: View, beside: Beside, *, relief: Relief, watch: Watch) -> dict[FoundDefect, float | None]:
         """The finds of all tiles that lie in the picture, each with its height where that is known."""
         found: dict[FoundDefect, float | None] = {}
+        finder, whole = self._models.defects, Whole(view.padded, view.scene, view.whole)
         parts = tiles((view.padded.shape[0], view.padded.shape[1]))
         for number, tile in enumerate(parts, start=1):
             with watch.stage("depth"):
-                depth = read_depth(self._models.depth, view.padded, tile, scene=view.scene, levels=view.whole)
+                depth = read_depth(self._models.depth, whole, tile)
                 if depth is not None:
                     relief.take(tile, depth.height_m)
+            reference = None
+            if finder.wants_reference:
+                with watch.stage("reference"):
+                    reference = beside.of(tile)
             with watch.stage("defects"):
-                some = read_defects(self._models.defects, view.padded, tile, scene=view.scene, levels=view.whole)
+                some = read_defects(finder, whole, tile, reference)
             for each in filter(None, (_clipped(one, view.shape) for one in some)):
                 found[each] = None if depth is None else _height(each, depth, tile)
             watch.advance(number / len(parts))

@@ -9,18 +9,21 @@ from numpy.typing import NDArray
 
 from engines import autofocus, defects, depth
 from engines.autofocus import condition as autofocus_condition
+from engines.channels import frame_of
 from engines.scene import Scene, condition, levels_of
 
 PIXEL_SIZE_M = 3e-9
 SCENE = Scene(pixel_size_m=PIXEL_SIZE_M, electrons_per_pixel=40.0, accelerating_voltage_v=1000.0)
 TORCH = "torch"
 
-Picture = NDArray[np.uint8]  # (h, w)
+Picture = NDArray[np.uint8]  # (h, w) or (c, h, w)
 Read = Callable[[], object]
 
 
 def condition_of(task: str, picture: Picture) -> NDArray[np.float32]:
-    return autofocus_condition(PIXEL_SIZE_M) if task == autofocus.TASK else condition(levels_of(picture), SCENE)
+    if task == autofocus.TASK:
+        return autofocus_condition(PIXEL_SIZE_M)
+    return condition(levels_of(frame_of(picture)), SCENE)
 
 
 def torch_readers(task: str, picture: Picture, *, cuda: bool) -> dict[str, Read]:
@@ -38,7 +41,7 @@ def torch_readers(task: str, picture: Picture, *, cuda: bool) -> dict[str, Read]
     device = "cuda" if cuda else "cpu"
     told = torch.from_numpy(condition_of(task, picture))[None].to(device)
     return {
-        layout: _eager(network(task).to(device=device, memory_format=form), picture, told, form)
+        layout: _eager(network(task).to(device=device, memory_format=form), tensor_of(task, picture), told, form)
         for layout, form in formats.items()
     }
 
@@ -52,15 +55,25 @@ def whole_float32() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def _eager(net: Any, picture: Picture, told: Any, form: Any) -> Read:
+def tensor_of(task: str, picture: Picture) -> Any:
+    """(1, c, h, w) as the network of the task takes it: where that compares, a frame alone is its own reference."""
     import torch
 
-    def read() -> object:
+    from calibration.networks.defects import CHANNELS
+
+    size, channels = picture.shape[-2:], CHANNELS if task == defects.TASK else 1
+    return torch.from_numpy(picture).reshape(1, -1, *size).expand(1, channels, *size)
+
+
+def _eager(net: Any, source: Any, told: Any, form: Any) -> Read:
+    import torch
+
+    def ask() -> object:
         with torch.inference_mode():
-            image = torch.from_numpy(picture)[None, None].to(told.device).contiguous(memory_format=form)
+            image = source.to(told.device).contiguous(memory_format=form)
             return [output.cpu() for output in net(image, told)]
 
-    return read
+    return ask
 
 
 def network(task: str) -> Any:

@@ -4,10 +4,13 @@ Frames to inspect are always read. Live ones share what `live_budget` leaves: af
 next waits until t is that share of the time since; of several sources the one that waited longest comes first.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
+from agent.control import density
 from agent.control.admission import standing_reason
-from agent.messages import SOURCES, Findings, Flag, Frame, Heights, Lane
+from agent.control.recipe import Recipe
+from agent.messages import NO_REFERENCE, SOURCES, Findings, Flag, Frame, Heights, Lane
 from engines.readings import JUDGEABLE
 
 UNKNOWN_S = 1.0  # between two readings while it is not known how long one takes
@@ -23,8 +26,10 @@ DOUBTS = {
     "stage_moving": "they were taken while the stage moved",
     "auto_function": "they were taken while an auto function ran",
     "averaging": "they still hold an older picture",
+    NO_REFERENCE: "they are read without the reference that their recipe counts on",
 }
-TOLD = frozenset(DOUBTS) - {"no_pixel_size"}
+TOLD = frozenset(DOUBTS) - {"no_pixel_size", NO_REFERENCE}
+DOUBTFUL = "recipe_doubtful"  # of FLAG_CODES
 Flags = tuple[Flag, ...]
 MAP_EVERY_NS = 1_000_000_000  # megabytes each: at most one a second is told
 
@@ -88,6 +93,8 @@ class Inspection:
     def __init__(self) -> None:
         self._turns, self._maps = Turns(), Maps()
         self._doubts: tuple[str, ...] = ()  # that stand about the frames to inspect
+        self._misfit: str = ""  # what was said last of their recipe
+        self._alarms = density.Alarms()
 
     def due(self, frame: Frame, *, now_ns: int, spent_s: float | None, budget: float) -> bool:
         """Are depth and defects to be read on this frame? `spent_s`: what they took the last time."""
@@ -115,18 +122,31 @@ class Inspection:
         self._maps, told = self._maps.due(now_ns)
         return told
 
-    def flags(self, frame: Frame, findings: Findings, standing: tuple[str, ...], known: frozenset[str]) -> Flags:
+    def recipe_flags(self, frame: Frame, recipe: Recipe | None, *, doubt: str, count: int | None) -> Flags:
+        """What must be said of a frame to inspect by its recipe; `count`: of the defects told, None: not looked for."""
+        said: list[Flag] = []
+        if doubt != self._misfit:
+            said += [_told(DOUBTFUL, "cleared", frame.number)] if self._misfit else []
+            said += [_told(DOUBTFUL, "raised", frame.number, doubt)] if doubt else []
+            self._misfit = doubt
+        if recipe is not None and count is not None:
+            edge = self._alarms.after(recipe.name, count, recipe.rules.density)
+            said += [_told(density.CODE, edge[0], frame.number, edge[1])] if edge else []
+        return tuple(said)
+
+    def flags(self, frame: Frame, findings: Findings, standing: tuple[str, ...], known: Container[str]) -> Flags:
         """What must be said of a frame to inspect: that nobody saw it, and what makes its reading doubtful."""
         unseen = (uninspected(frame.number, findings.unseen),) if findings.unseen else ()
         doubts = doubts_of(frame, findings, known)
         # What the live stream says already is not said twice.
-        begun = [_edge(code, "raised", frame.number) for code in doubts if code not in (*self._doubts, *standing)]
+        why = findings.unreferenced
+        begun = [_edge(code, "raised", frame.number, why) for code in doubts if code not in (*self._doubts, *standing)]
         ended = [_edge(code, "cleared", frame.number) for code in self._doubts if code not in (*doubts, *standing)]
         self._doubts = doubts
         return (*unseen, *begun, *ended)
 
 
-def doubts_of(frame: Frame, findings: Findings, known: frozenset[str]) -> tuple[str, ...]:
+def doubts_of(frame: Frame, findings: Findings, known: Container[str]) -> tuple[str, ...]:
     """Codes of what makes the reading of an inspected frame doubtful; `known` recipes. They hold nothing."""
     header = standing_reason(frame.optics)
     doubts = {
@@ -134,14 +154,21 @@ def doubts_of(frame: Frame, findings: Findings, known: frozenset[str]) -> tuple[
         findings.refused: findings.refused in TOLD,
         "no_pixel_size": frame.optics.pixel_size_m is None,
         "featureless": findings.content is not None and findings.content < JUDGEABLE,
+        NO_REFERENCE: findings.unreferenced is not None,
         "unknown_recipe": frame.optics.recipe is not None and frame.optics.recipe not in known,
     }
     return tuple(code for code, stands in doubts.items() if stands and code is not None)
 
 
-def _edge(code: str, state: str, number: int) -> Flag:
+def _edge(code: str, state: str, number: int, unreferenced: str | None = None) -> Flag:
     """Told when it begins and when it ends; no hold, for such frames never steer."""
-    detail = f"frames to inspect: {DOUBTS[code]}" if state == "raised" else ""
+    why = f": {unreferenced}" if code == NO_REFERENCE else ""
+    detail = f"frames to inspect: {DOUBTS[code]}{why}" if state == "raised" else ""
+    severity = "info" if code == NO_REFERENCE else "warning"
+    return Flag(code=code, state=state, severity=severity, detail=detail, frame=number)
+
+
+def _told(code: str, state: str, number: int, detail: str = "") -> Flag:
     return Flag(code=code, state=state, severity="warning", detail=detail, frame=number)
 
 

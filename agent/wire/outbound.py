@@ -47,6 +47,8 @@ class Defects(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     lane: Lane
     defects: tuple[Defect, ...]
+    recipe: str | None = None  # that was followed; None: none was named, or one that is not known here
+    dropped: dict[str, int] = {}  # finds that a rule of the recipe left out, by rule
 
 
 class Depth(msgspec.Struct, frozen=True, kw_only=True):

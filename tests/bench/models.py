@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.commands.yardstick import tensor_of
 from engines.autofocus import Autofocus
 from engines.autofocus import condition as autofocus_condition
 from engines.begun import together
@@ -111,17 +112,17 @@ def torch_readers(task: str, picture: Picture) -> dict[str, Read]:
     formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
     told = torch.from_numpy(_condition(task, picture))[None]
     return {
-        layout: _eager(_network(task).to(memory_format=form), picture, told, form) for layout, form in formats.items()
+        layout: _eager(_network(task).to(memory_format=form), tensor_of(task, picture), told, form)
+        for layout, form in formats.items()
     }
 
 
-def _eager(network: Any, picture: Picture, told: Any, form: Any) -> Read:
+def _eager(network: Any, source: Any, told: Any, form: Any) -> Read:
     import torch
 
     def read() -> object:
         with torch.inference_mode():
-            image = torch.from_numpy(picture)[None, None].contiguous(memory_format=form)
-            return network(image, told)
+            return network(source.contiguous(memory_format=form), told)
 
     return read
 

@@ -9,6 +9,7 @@ class Reads:
     """Give it `read`, and it can be begun as the readings of engines/ can."""
 
     read: Callable[..., Any]
+    wants_reference = False  # of a defect model: it compares
 
-    def begin(self, *told: Any) -> Callable[[], Any]:
-        return partial(self.read, *told)
+    def begin(self, *told: Any, **more: Any) -> Callable[[], Any]:
+        return partial(self.read, *told, **{name: value for name, value in more.items() if value is not None})

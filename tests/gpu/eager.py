@@ -5,7 +5,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from agent.commands.yardstick import Picture, Read, condition_of, network, whole_float32
+from agent.commands.yardstick import Picture, Read, condition_of, network, tensor_of, whole_float32
 
 EAGER = "fp32 eager"
 WARM_UP = 3  # runs before a capture: kernels are chosen and memory is taken in them
@@ -38,11 +38,11 @@ def makers(task: str, picture: Picture) -> dict[str, Callable[[], Read]]:
 def eager(net: Any, task: str, picture: Picture) -> Read:
     import torch
 
-    told = torch.from_numpy(condition_of(task, picture))[None].cuda()
+    source, told = tensor_of(task, picture), torch.from_numpy(condition_of(task, picture))[None].cuda()
 
     def read() -> object:
         with torch.inference_mode():
-            image = torch.from_numpy(picture)[None, None].cuda()
+            image = source.cuda()
             return [output.cpu() for output in net(image, told)]
 
     return read
@@ -52,7 +52,7 @@ def captured(net: Any, task: str, picture: Picture, *, half: bool) -> Read:
     """half: convolutions in float16, as the FP16 twins have them."""
     import torch
 
-    source = torch.from_numpy(picture)[None, None]
+    source = tensor_of(task, picture).contiguous()
     staged = torch.empty_like(source).pin_memory()
     image, told = source.cuda(), torch.from_numpy(condition_of(task, picture))[None].cuda()
 

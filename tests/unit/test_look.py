@@ -28,7 +28,7 @@ from engines.readings import FoundDefect
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 KEYS = {"path", "shape", "optics", "focus", "depth", "defects", "count", "flags", "took_s"}
-DEFECT_KEYS = {"class", "path", "box_px", "confidence", "height_m", "stage_x_m", "stage_y_m"}
+DEFECT_KEYS = {"class", "path", "levels", "box_px", "size_m", "confidence", "height_m", "stage_x_m", "stage_y_m"}
 
 
 @pytest.fixture(scope="module")
@@ -336,6 +336,8 @@ def test_a_configuration_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyP
 
 def test_finds_on_pixels_beyond_the_training_are_said_to_be_hints(models: Models, tmp_path: Path) -> None:
     class Finds:
+        wants_reference = False
+
         def read(self, image: Any, scene: Any, levels: Any = None, **_: Any) -> tuple[FoundDefect, ...]:
             return (FoundDefect("pit", 0.9, (30.0, 30.0, 44.0, 44.0)),)
 

@@ -43,7 +43,11 @@ class Heights:
 class Bright:
     """Whatever is white is a particle."""
 
-    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> Defects:
+    wants_reference = False
+
+    def read(
+        self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None, *, reference: object = None
+    ) -> Defects:
         _, _, boxes, _ = cv2.connectedComponentsWithStats((image == 255).astype(np.uint8))
         return tuple(FoundDefect("particle", 0.9, (x, y, x + w, y + h)) for x, y, w, h, _ in boxes[1:].tolist())
 

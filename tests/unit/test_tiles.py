@@ -13,7 +13,7 @@ from engines.depth import Depth
 from engines.load import load
 from engines.readings import Defects, FocusReading, FoundDefect
 from engines.scene import Levels, Scene, levels_of
-from engines.tiles import HALO_PX, Span, Tile, joined, read_defects, read_depth, read_focus, spans, tiles
+from engines.tiles import HALO_PX, Span, Tile, Whole, joined, read_defects, read_depth, read_focus, spans, tiles
 
 SCENE = Scene(pixel_size_m=3e-9, electrons_per_pixel=40.0, accelerating_voltage_v=1000.0)
 SIDE_PX = 480  # of the tiles here: small, so that the whole picture is still quick to read
@@ -71,7 +71,7 @@ def test_heights_in_tiles_equal_those_of_the_whole() -> None:
     whole = depth.read(image, SCENE)
     assert whole is not None
     for tile in parts():
-        part = read_depth(depth, image, tile, scene=SCENE, levels=levels)
+        part = read_depth(depth, Whole(image, SCENE, levels), tile)
         assert part is not None
         place = np.s_[tile.rows.core_start : tile.rows.core_stop, tile.columns.core_start : tile.columns.core_stop]
         for mine, theirs in ((part.height_m, whole.height_m), (part.scale_m, whole.scale_m)):
@@ -81,8 +81,8 @@ def test_heights_in_tiles_equal_those_of_the_whole() -> None:
 
 def test_without_the_levels_of_the_whole_a_tile_would_be_read_as_another_picture() -> None:
     depth, image, tile = Depth(load("depth")), lines(), parts()[0]
-    right = read_depth(depth, image, tile, scene=SCENE, levels=levels_of(image))
-    wrong = read_depth(depth, image, tile, scene=SCENE, levels=levels_of(tile.of(image)))
+    right = read_depth(depth, Whole(image, SCENE, levels_of(image)), tile)
+    wrong = read_depth(depth, Whole(image, SCENE, levels_of(tile.of(image))), tile)
     assert right is not None and wrong is not None
     assert np.abs(right.height_m - wrong.height_m).max() > 1e-3 * SCENE.pixel_size_m
 
@@ -93,8 +93,17 @@ class Every:
 
     finder: DefectFinder = field(default_factory=lambda: DefectFinder(load("defects")))
 
-    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> Defects:
-        return self.finder.read(image, scene, levels, threshold=1e-9)
+    wants_reference = False
+
+    def read(
+        self,
+        image: NDArray[np.uint8],
+        scene: Scene,
+        levels: Levels | None = None,
+        *,
+        reference: NDArray[np.uint8] | None = None,
+    ) -> Defects:
+        return self.finder.read(image, scene, levels, reference=reference, threshold=1e-9)
 
 
 def test_defects_in_tiles_are_those_of_the_whole_each_of_them_once() -> None:
@@ -102,7 +111,8 @@ def test_defects_in_tiles_are_those_of_the_whole_each_of_them_once() -> None:
     levels = levels_of(image)
     whole = every.read(image, SCENE, levels)[:40]
     assert len(whole) == 40
-    found = [each for tile in parts() for each in read_defects(every, image, tile, scene=SCENE, levels=levels)]
+    picture = Whole(image, SCENE, levels)
+    found = [each for tile in parts() for each in read_defects(every, picture, tile)]
     together = joined(found)
     for each in whole:
         same = [other for other in together if alike(each, other)]
@@ -118,7 +128,11 @@ def alike(a: FoundDefect, b: FoundDefect) -> bool:
 
 
 class Squares:
-    def read(self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None) -> Defects:
+    wants_reference = False
+
+    def read(
+        self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None, *, reference: object = None
+    ) -> Defects:
         _, _, boxes, _ = cv2.connectedComponentsWithStats((image > 128).astype(np.uint8))
         return tuple(
             FoundDefect("particle", 0.9, (float(x), float(y), float(x + w), float(y + h)))
@@ -132,7 +146,8 @@ def test_a_defect_on_a_seam_or_a_corner_of_four_tiles_is_found_once() -> None:
     places = [seams, (seams[0], 50), (60, seams[1]), (seams[0] - 1, 200), (5, 5), (900, 600)]
     for x, y in places:
         image[max(y - 4, 0) : y + 4, max(x - 4, 0) : x + 4] = 255
-    found = [e for t in parts() for e in read_defects(Squares(), image, t, scene=SCENE, levels=Levels(0.0, 1.0))]
+    whole = Whole(image, SCENE, Levels(0.0, 1.0))
+    found = [each for tile in parts() for each in read_defects(Squares(), whole, tile)]
     assert len(found) > len(places)  # seams give some of them twice
     centres = {((e.box_px[0] + e.box_px[2]) / 2, (e.box_px[1] + e.box_px[3]) / 2) for e in joined(found)}
     assert len(joined(found)) == len(centres) == len(places)
@@ -203,6 +218,6 @@ def test_without_a_halo_tiles_would_not_match() -> None:
     depth, image = Depth(load("depth")), lines()
     whole = depth.read(image, SCENE)
     bare = Tile(Span(0, 320, 0, 320), Span(0, 480, 0, 480))
-    part = read_depth(depth, image, bare, scene=SCENE, levels=levels_of(image))
+    part = read_depth(depth, Whole(image, SCENE, levels_of(image)), bare)
     assert whole is not None and part is not None
     assert np.abs(part.height_m - whole.height_m[:320, :480]).max() > 1e-3 * 3e-9

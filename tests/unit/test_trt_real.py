@@ -16,6 +16,7 @@ from engines.errors import BuildError, CudaError, PlanError
 from engines.listener import listener
 from engines.load import MODELS
 from engines.manifest import Manifest, read, read_twin
+from tests.fakes import compares
 from tests.unit.test_build import graph
 
 TASKS = ("autofocus", "depth", "defects")
@@ -60,6 +61,13 @@ def test_every_shipped_model_is_built_and_only_a_driver_is_missing(task: str, re
 @no_device
 def test_the_largest_graph_is_built_at_a_shape_of_the_settings_too() -> None:
     engine, words = deserialized(built("defects", "fp32", DEFAULT))
+    assert engine is None and "driver" in words and "Serialization" not in words
+
+
+@no_device
+def test_a_model_that_is_given_a_reference_is_built_too() -> None:
+    plan = build(compares.model(), backend="tensorrt_rtx", recipe="fp32", shape=SMALL, timeout_s=TIMEOUT_S)
+    engine, words = deserialized(plan)
     assert engine is None and "driver" in words and "Serialization" not in words
 
 

@@ -1,0 +1,45 @@
+"""What a picture is compared with: the picture and where its reference comes from in, the reference or its absence out.
+
+Of the whole picture, before it is padded for the models.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.messages import ReferenceKind, ReferenceSource
+from engines import reference
+from engines.scene import STRIDE_PX
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Both None: nobody counts on a reference, and there is none."""
+
+    reference: NDArray[np.uint8] | None = None  # (h, w) as the picture, in its grey levels
+    missing: str | None = None  # why one that was counted on is not there
+
+
+def compared(levels: NDArray[np.uint8], source: ReferenceSource) -> Compared:
+    """levels (h, w): all of the picture that shows the specimen."""
+    if source.kind is ReferenceKind.NONE:
+        return Compared()
+    if min(levels.shape) < STRIDE_PX:
+        return Compared(missing=_too_small(levels.shape) if source.expected else None)
+    if source.kind is ReferenceKind.SELF:
+        own = reference.self_reference(levels)
+        return Compared(own, NOTHING_REPEATS if own is None and source.expected else None)
+    if source.pixels is None:
+        return Compared(missing=f"the {source.kind} reference was not loaded: mend the recipe")
+    try:
+        return Compared(reference.golden_reference(levels, source.pixels))
+    except reference.GoldenError as error:
+        return Compared(missing=str(error))
+
+
+def _too_small(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]} pixels are too few to compare: {STRIDE_PX} a side at least"
+
+
+NOTHING_REPEATS = "nothing in the picture repeats clearly: give a golden frame, or compare with none"
