@@ -1,4 +1,7 @@
-"""The defect network: a heat map a class, size and offset at stride 4; the graph itself finds the best peaks."""
+"""The defect network: a picture beside its reference in; a heat map a class, size and offset at stride 4.
+
+The graph itself finds the best peaks.
+"""
 
 import math
 
@@ -10,16 +13,18 @@ from calibration.networks.dense import SHARED, Trunk
 from engines.defects import CLASSES
 
 STRIDE_PX = 4
+CHANNELS = 2  # the picture and its reference
 BEST = 128  # peaks that leave the graph
 RARE = 0.01  # share of cells a class is expected in, before anything is learnt
 
 
 class DefectNet(nn.Module):
-    """image (n, 1, h, w) uint8, condition (n, 8) -> confidence (n, k) falling, class_index (n, k), box_px (n, k, 4)."""
+    """image (n, 2, h, w) uint8, a picture and its reference, condition (n, 8) -> confidence (n, k) falling,
+    class_index (n, k), box_px (n, k, 4)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = Trunk()
+        self.trunk = Trunk(CHANNELS)
         self.heat = _head(len(CLASSES))
         self.shape = _head(4)  # ln width, ln height in cells; offset of the centre in cells
         last = self.heat[-1]

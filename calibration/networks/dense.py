@@ -1,4 +1,4 @@
-"""The trunk that depth and defects share: (n, 1, h, w) uint8 and its condition in, features at stride 4 out.
+"""The trunk that depth and defects share: (n, channels, h, w) uint8 and its condition in, features at stride 4 out.
 
 Plain convolutions, linear enlargement, no reduction over the picture: each output depends on its own neighbourhood
 only, so that a tile is read as the same place of the whole, on every backend.
@@ -18,10 +18,13 @@ HIDDEN = 32
 class Trunk(nn.Module):
     """0.8 M weights; what is known of the frame turns the features of each stage (FiLM)."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
+        """channels: 2 where each picture comes with its reference, which is shown as what differs from it."""
         super().__init__()
         # 8x8 windows at stride 4 overlap: an edge is seen whole wherever it falls in the grid.
-        self.stem = nn.Sequential(nn.Conv2d(1, WIDTHS[0], 8, 4, 2, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU())
+        windows = nn.Conv2d(channels, WIDTHS[0], 8, 4, 2, bias=False)
+        self.stem = nn.Sequential(windows, nn.BatchNorm2d(WIDTHS[0]), nn.ReLU())
+        self.channels = channels
         strides = (1, 2, 2, 2)
         inputs = (WIDTHS[0], *WIDTHS[:-1])
         self.stages = nn.ModuleList(_stage(a, b, s) for a, b, s in zip(inputs, WIDTHS, strides, strict=True))
@@ -37,7 +40,12 @@ class Trunk(nn.Module):
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """-> (n, SHARED, h / 4, w / 4)."""
         mean, spread = condition[:, 0, None, None, None], condition[:, 1, None, None, None]
-        x = self.stem((image.float() / 255.0 - mean) / spread)
+        levels_of = image.float() / 255.0
+        shown = (levels_of[:, :1] - mean) / spread
+        if self.channels == 2:
+            # Where there is no reference the picture is its own, and nothing differs, not even the noise.
+            shown = torch.cat([shown, (levels_of[:, :1] - levels_of[:, 1:]) / spread], dim=1)
+        x = self.stem(shown)
         told = self.told(condition)
         levels = []
         for stage, turn in zip(self.stages, self.turns, strict=True):

@@ -29,6 +29,7 @@ PICTURES = 256  # that show how each normalisation's input is spread
 BATCH = 32
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of what was learnt, of which the best on a tuning set is kept
 HARDLY = 0.03  # relative: about one standard error of the tuning sets
+STEM = "trunk.stem.0.weight"  # what the channels of a picture come in by
 GENTLER = 0.5  # of the learning rate from nothing: weights that know something are not thrown about
 
 
@@ -87,7 +88,8 @@ def best_between(first: bytes, last: bytes, error: Callable[[bytes], float]) -> 
 def begin(network: nn.Module, model: bytes, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> None:
     """Give the network the weights of an exported graph.
 
-    image (n, h, w), condition (n, k): of the training to come. Raises ModelError where the graph is another network's.
+    image (n, h, w) or (n, c, h, w), condition (n, k): of the training to come. A channel that the graph has not is
+    heard of with weight 0 at first. Raises ModelError where the graph is another network's.
     """
     stored = {each.name: numpy_helper.to_array(each) for each in onnx.load_model_from_string(model).graph.initializer}
     folded = _folded(network)
@@ -112,6 +114,11 @@ def _before(name: str) -> str:
 
 @torch.no_grad()
 def _take(own: Tensor, stored: dict[str, NDArray[np.float32]], name: str) -> None:
+    if name == STEM and name in stored and stored[name].shape[1] < own.shape[1]:
+        known = stored[name]
+        own.zero_()
+        own[:, : known.shape[1]].copy_(torch.from_numpy(np.array(known)))
+        return
     if name not in stored or stored[name].shape != tuple(own.shape):
         found = "none" if name not in stored else f"shape {stored[name].shape}"
         raise ModelError(
@@ -148,7 +155,8 @@ def _spread(
     network.eval()
     rows = np.linspace(0, len(image) - 1, min(len(image), PICTURES)).astype(np.intp)
     for batch in np.array_split(rows, max(len(rows) // BATCH, 1)):
-        network(torch.from_numpy(image[batch])[:, None], torch.from_numpy(condition[batch]))
+        shown = torch.from_numpy(image[batch])
+        network(shown if shown.ndim == 4 else shown[:, None], torch.from_numpy(condition[batch]))
     for hook in hooks:
         hook.remove()
     for normal in normals:

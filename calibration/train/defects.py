@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from calibration.networks.defects import CHANNELS
 from calibration.train import begin, export
 from calibration.train import defects_data as data
 from calibration.train.cycle import short_multiplies
@@ -29,12 +30,14 @@ from calibration.train.package import Metrics
 from engines import manifest
 from engines.defects import TASK, THRESHOLD, WORKING_POINT, DefectFinder
 from engines.load import load
+from engines.onnx import OnnxEngine
 from engines.scene import CONDITION
 
-PICTURES_PER_MINUTE = 150  # of the whole training: a fifth of it draws them, the rest learns from them
+PICTURES_PER_MINUTE = 100  # of the whole training: a third of it draws them, the rest learns from them
 EPOCHS, COARSE_EPOCHS = 22, 15
 FEWEST = 160
-HELD_OUT = 800
+REFERENCES = {"golden": "another_die", "image": "no_reference"}  # column of Fields -> suffix of a row
+HELD_OUT = 400
 CLEAN_FACTOR = 2  # clean pictures for each picture with defects: a rare event needs many
 PATTERNED = ("lines", "contacts")  # what is inspected most, and so what is scored and sets the threshold
 LAYOUTS = ("pillars", "tip_to_tip", "jogs", "manhattan", "logic")  # scored beside them
@@ -72,8 +75,8 @@ def run(
     training = _pictures("pictures", plan.pictures, Recipe(plan.seed), work=work, progress=progress)
     network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress, start=start)
     model, share = package / manifest.MODEL_FILE, 1.0
-    export.to_onnx(network, model, condition=CONDITION, outputs=DEFECTS.output_names)
-    if start is not None:
+    export.to_onnx(network, model, condition=CONDITION, outputs=DEFECTS.output_names, channels=CHANNELS)
+    if start is not None and OnnxEngine(start).channels == CHANNELS:  # else nothing lies between them
         mixed, share = best_between(start, model.read_bytes(), plan, work=work, progress=progress)
         model.write_bytes(mixed)
     record = DEFECTS.training(
@@ -127,6 +130,9 @@ def measure(model: bytes, drawn: dict[str, Fields]) -> Metrics:
     }
     for name in ("held_out", "unseen_pitch", "half_dose", "other_layouts"):
         rows[name] = figures(drawn[name], found[name], thresholds)
+    for column, name in REFERENCES.items():  # at the thresholds of the reference in itself
+        for drawn_as in ("held_out", "clean", "other_layouts"):
+            rows[f"{drawn_as}_{name}"] = figures(drawn[drawn_as], finds(model, drawn[drawn_as], column), thresholds)
     rows["held_out_capture_by_class"] = by_class(drawn["held_out"], found["held_out"], thresholds[""])
     rows["held_out_capture_by_contrast"] = by_contrast(drawn["held_out"], found["held_out"], thresholds[""])
     return rows

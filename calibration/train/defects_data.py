@@ -1,4 +1,4 @@
-"""Training fields for the defect model: a seed and an index in, pictures with boxes and classes out. numpy only.
+"""Training fields for the defect model: a seed and an index in, pictures with references, boxes, classes out.
 
 One specimen is looked at twice: the sky view is the dear part, another material, dose and probe are cheap. About a
 third of the pictures hold no defect, but all that may be taken for one, and that by name.
@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +33,7 @@ from calibration.twin.defects import Placed
 from calibration.twin.nuisances import NUISANCES, WHOLE, Nuisance, Tear, draw_tear
 from calibration.twin.surface import Surface
 from engines.defects import CLASSES
+from engines.reference import GoldenError, golden_reference, self_reference
 from engines.scene import Scene, condition, levels_of
 
 __all__ = ["CLEAN_SHARE", "KINDS", "MOST", "SHARES", "SIDE", "Fields", "Recipe", "fields_of", "generate", "small"]
@@ -41,6 +43,7 @@ Row = dict[str, Any]
 Coat = Callable[[Specimen, np.random.Generator], tuple[Surface, Surface]]  # the fields with the defects, and without
 Tail = Callable[[np.random.Generator], float]
 
+OFF_PX = 2.0  # sigma of a golden frame's place, each way
 LOOKS = 2  # at one specimen
 PER_CHUNK = 40  # specimens: half a minute's work at most is lost to an interruption
 MOST_NUISANCES = 16  # in one picture
@@ -52,6 +55,8 @@ class Fields:
     """n pictures and their truth; unused rows of the MOST and MOST_NUISANCES have the label -1."""
 
     image: NDArray[np.uint8]  # (n, side, side)
+    golden: NDArray[np.uint8]  # (n, side, side) the same design on another die, no defect; where there is none, image
+    own: NDArray[np.uint8]  # (n, side, side) the reference that image has in itself; where nothing repeats, image
     condition: NDArray[np.float32]  # (n, 8)
     box_px: NDArray[np.float32]  # (n, MOST, 4)
     label: NDArray[np.int8]  # (n, MOST) index into CLASSES; -1: unused
@@ -114,6 +119,7 @@ def fields_of(index: int, *, recipe: Recipe, coat: Coat | None = None, tail: Tai
 def _row(seen: Specimen, recipe: Recipe, rng: np.random.Generator, *, coat: Coat, tail: Tail | None) -> Row:
     """One look."""
     look = _dosed(draw_look(rng, pixel_size_m=seen.field.pixel_size_m), recipe.dose)
+    golden = None if seen.golden is None else coat(replace(seen, clean=seen.golden), copy.deepcopy(rng))[1]
     shown, bare = coat(seen, rng)
     how = [contrast(each, look, field=shown, clean=bare) for each in seen.windows]
     tear = draw_tear(shown.shape, rng)
@@ -129,11 +135,37 @@ def _row(seen: Specimen, recipe: Recipe, rng: np.random.Generator, *, coat: Coat
     )
     placed = [each.defect for each in seen.windows]
     row: Row = {"image": taken.pixels, "condition": condition(levels_of(taken.pixels), taken.scene)}
+    row |= {"own": _own(taken.pixels), "golden": taken.pixels}
+    if golden is not None:
+        row["golden"] = _golden(golden, seen.golden_sky, look, taken.pixels, rng=rng)
     row |= _truth(placed, how, tear) | _nuisances((*map(tear.moved, seen.nuisances), *tear.named(shown.shape)))
     row |= {"period_px": np.array(seen.period_px, np.float32), "kind": np.uint8(KINDS.index(seen.kind))}
     if not recipe.maps:
         return row
     return row | _maps(placed, tear, tear.torn(shown.height_m)) | {"pixel_size_m": np.float32(shown.pixel_size_m)}
+
+
+def _own(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    found = self_reference(pixels)
+    return pixels if found is None else found
+
+
+def _golden(
+    field: Surface, sky: Field, look: Look, pixels: NDArray[np.uint8], *, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """The other die under the same column and stuff, off by as much as a stage is, brought onto the picture."""
+    taken = develop(
+        field.height_m, look, pixel_size_m=field.pixel_size_m, sky=sky, material=field.material, rng=rng
+    ).pixels
+    move = rng.normal(0.0, OFF_PX, 2)
+    size = (pixels.shape[1], pixels.shape[0])
+    moved = cv2.warpAffine(
+        taken, np.array([[1.0, 0.0, move[0]], [0.0, 1.0, move[1]]]), size, borderMode=cv2.BORDER_REFLECT_101
+    )
+    try:
+        return golden_reference(pixels, np.asarray(moved, np.uint8))
+    except GoldenError:  # drowned in noise: its users are told so, and have none
+        return pixels
 
 
 def coated(seen: Specimen, rng: np.random.Generator) -> tuple[Surface, Surface]:
@@ -150,6 +182,7 @@ def _empty_row(recipe: Recipe, rng: np.random.Generator) -> Row:
     """Black, white or noise: nothing to flag."""
     pixels = picture.empty((recipe.side, recipe.side), rng).pixels
     row: Row = {"image": pixels, "condition": condition(levels_of(pixels), Scene())}
+    row |= {"own": _own(pixels), "golden": pixels}
     row |= _truth([], [], WHOLE) | _nuisances(())
     row |= {"period_px": np.zeros(2, np.float32), "kind": np.uint8(KINDS.index("empty"))}
     if not recipe.maps:

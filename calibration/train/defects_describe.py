@@ -2,8 +2,9 @@
 
 import msgspec
 
-from calibration.networks.defects import BEST
+from calibration.networks.defects import BEST, CHANNELS
 from calibration.train import defects_data as data
+from calibration.train.defects_learn import GOLDEN, OWN
 from calibration.train.develop import ELECTRONS, PIXEL_M, VOLTAGE_V
 from calibration.train.package import IMAGE, SCENE, Described
 from calibration.twin.contrast import SMALLEST_PX, VISIBLE
@@ -11,7 +12,15 @@ from calibration.twin.defects import OWN_ROUGHNESS, TELLS_M, TELLS_YIELD
 from engines.defects import CLASSES, TASK
 from engines.manifest import Tensor
 
-LARGE_ENOUGH = msgspec.structs.replace(IMAGE, meaning=f"{IMAGE.meaning}, 64 at least")
+COMPARED = msgspec.structs.replace(
+    IMAGE,
+    shape=(1, CHANNELS, "height", "width"),
+    meaning=(
+        f"{IMAGE.meaning}, 64 at least; channel 0 the frame, channel 1 its reference in the frame's own grey levels: "
+        "the median of its own copies moved by its periods, or another die moved onto it, or, where there is neither, "
+        "the frame itself (engines/reference.py)"
+    ),
+)
 OUTPUTS = (
     Tensor(
         name="confidence",
@@ -58,10 +67,11 @@ LABELS = {
 DATA = (
     "beamside's virtual microscope alone, no recorded image: "
     + ", ".join(f"{kind} {share:.0%}" for kind, share in data.SHARES.items())
-    + f"; {data.CLEAN_SHARE:.0%} of the layouts without a defect, 1 to 5 in the others; pitch 10..160 px, "
+    + f"; shown with the reference in itself {OWN:.0%}, with another die of the design {GOLDEN:.0%}, or with none; "
+    f"{data.CLEAN_SHARE:.0%} of the layouts without a defect, 1 to 5 in the others; pitch 10..160 px, "
     f"{PIXEL_M[0] * 1e9:g}..{PIXEL_M[1] * 1e9:g} nm pixels, {VOLTAGE_V[0]:g}..{VOLTAGE_V[1]:g} V, "
     f"{ELECTRONS[0]:g}..{ELECTRONS[1]:g} primaries a pixel; edge roughness, "
     "grain; streaks, tears, clumps, patches, contamination and local roughness that are no defects; charging, line "
     "jitter, line noise, shading, amplifier lag, gain, offset, clip, percentile stretch"
 )
-DEFECTS = Described(TASK, "1", inputs=(LARGE_ENOUGH, SCENE), outputs=OUTPUTS, labels=LABELS, data=DATA)
+DEFECTS = Described(TASK, "1", inputs=(COMPARED, SCENE), outputs=OUTPUTS, labels=LABELS, data=DATA)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.networks.defects import CHANNELS
 from calibration.train.defects_data import Fields
 from calibration.twin.contrast import VISIBLE
 from engines.defects import CLASSES, defects_of, overlap
@@ -21,6 +22,7 @@ from engines.readings import Defects, FoundDefect
 FRAME_PX = 512 * 512
 LEAST = 0.02  # confidence below which no threshold will lie
 GROWN_PX = 4.0
+LEAST_PITCH, LEAST_SIDE_PX = 0.5, 6.0  # side of a square of the defect's area
 RATES = {"": 0.1, "_at_0.01": 0.01}  # suffix of a figure -> false alarms a frame
 Z_95 = 1.96
 SHIFTS = (-2, -1, 1, 2)  # periods
@@ -38,12 +40,16 @@ class Matched:
     again: Defects  # a second word on a defect already found
 
 
-def finds(model: bytes, fields: Fields) -> list[Defects]:
-    """What the exported file finds in each picture, through the engine and the clean-up that will serve it."""
+def finds(model: bytes, fields: Fields, reference: str = "own") -> list[Defects]:
+    """What the exported file finds in each picture, through the engine and the clean-up that will serve it.
+
+    reference: the column of Fields that it compares with, if it compares; `image` is none.
+    """
     engine = OnnxEngine(model, threads=2)
     found = []
-    for image, condition in zip(fields.image, fields.condition, strict=True):
-        out = engine.run(image, condition)
+    beside = getattr(fields, reference)
+    for image, other, condition in zip(fields.image, beside, fields.condition, strict=True):
+        out = engine.run(np.stack([image, other]) if engine.channels == CHANNELS else image, condition)
         found.append(defects_of(out["confidence"][0], out["class_index"][0], out["box_px"][0], LEAST, image.shape))
     return found
 
@@ -57,7 +63,12 @@ def threshold(clean: Sequence[Defects], *, pixels: int, rate: float) -> float:
 
 def figures(fields: Fields, found: Sequence[Defects], thresholds: dict[str, float]) -> dict[str, float]:
     """One row of the table. thresholds: by suffix, as RATES."""
-    row = {"frames": float(fields.image.size / FRAME_PX), "defects": float(fields.visible.sum())}
+    large = sized(fields)
+    row = {
+        "frames": float(fields.image.size / FRAME_PX),
+        "defects": float(fields.visible.sum()),
+        "sized": float(large.sum()),
+    }
     for suffix, least in thresholds.items():
         told = matches(fields, found, least)
         captured, seen = sum(len(each.pairs) for each in told), int(fields.visible.sum())
@@ -66,9 +77,22 @@ def figures(fields: Fields, found: Sequence[Defects], thresholds: dict[str, floa
             f"capture_rate{suffix}": captured / max(seen, 1),
             f"capture_rate_low{suffix}": low,
             f"capture_rate_high{suffix}": high,
+            f"capture_rate_sized{suffix}": taken(fields, told, large),
             f"false_alarms_per_frame{suffix}": sum(len(each.false) for each in told) / row["frames"],
         }
     return row | quality(fields, matches(fields, found, thresholds[""]))
+
+
+def sized(fields: Fields) -> NDArray[np.bool_]:
+    """(n, MOST): those a recipe would ask for: visible, and as large as half the pitch or LEAST_SIDE_PX."""
+    large = (fields.pitch_share >= LEAST_PITCH) | (np.sqrt(fields.area_px) >= LEAST_SIDE_PX)
+    return np.asarray(fields.visible & large, np.bool_)
+
+
+def taken(fields: Fields, told: Sequence[Matched], asked: NDArray[np.bool_]) -> float:
+    """Share of the defects asked for that were captured."""
+    captured = sum(int(asked[number, row]) for number, each in enumerate(told) for row, _ in each.pairs)
+    return captured / max(int(asked.sum()), 1)
 
 
 def quality(fields: Fields, told: Sequence[Matched]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from engines.defects import CLASSES
 BATCH = 16
 LEARNING_RATE = 2e-3
 COARSE, CROP = 128, 192  # px; the first epochs on small crops, the rest on two periods of the widest layout and more
+OWN, GOLDEN = 0.5, 0.3  # share of crops shown with the reference in themselves, and with another die; else with none
 FORGET = 0.15  # share of pictures shown without pixel size, dose and voltage
 FACTS = slice(2, 8)  # of the condition
 WHOLE = 0.5  # share of a box that must be in a crop; with less of it the defect is neither asked for nor forbidden
@@ -67,7 +68,7 @@ def train(fields: Fields, plan: Plan, *, checkpoint: Path, progress: Progress, s
     torch.manual_seed(plan.seed)
     network, per_epoch = DefectNet(), len(fields) // BATCH
     if start is not None:
-        begin.begin(network, start, fields.image, fields.condition)
+        begin.begin(network, start, np.stack([fields.image, fields.own], axis=1), fields.condition)
     rate = begin.gentler(LEARNING_RATE, start)
     cycle = Cycle(network, asdict(plan), steps=plan.steps(len(fields)), learning_rate=rate)
     cycle.resume(checkpoint)
@@ -118,22 +119,30 @@ def batch(
     condition = fields.condition[rows].copy()
     condition[rng.random(len(rows)) < FORGET, FACTS] = 0.0
     stacked = [torch.from_numpy(np.stack(column)) for column in zip(*targets, strict=True)]
-    return torch.from_numpy(np.stack(images))[:, None], torch.from_numpy(condition), Targets(*stacked)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(condition), Targets(*stacked)
 
 
 def _cut(
     fields: Fields, row: int, crop: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int8], NDArray[np.bool_]]:
-    """One picture's crop, its boxes, classes, and which of them are asked for."""
+    """One picture's crop with its reference (2, crop, crop), its boxes, classes, and which of them are asked for."""
     used = fields.label[row] >= 0
     box, label, visible = fields.box_px[row][used], fields.label[row][used], fields.visible[row][used]
     left, top = _corner(box[visible], crop, rng)
-    image = fields.image[row, top : top + crop, left : left + crop]
+    shown = np.stack([fields.image[row], _reference(fields, row, rng)])
+    image = shown[:, top : top + crop, left : left + crop]
     inside = np.clip(box - np.array([left, top, left, top], np.float32), 0.0, crop)
     share = _area(inside) / np.maximum(_area(box), 1e-6)
     image, inside = turned(image, inside, turns=int(rng.integers(4)), mirrored=bool(rng.random() < 0.5))
     there = share > 0.0
     return image, inside[there], label[there], (visible & (share >= WHOLE))[there]
+
+
+def _reference(fields: Fields, row: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One of those that its users may have."""
+    chance = rng.random()
+    shown = fields.own if chance < OWN else fields.golden if chance < OWN + GOLDEN else fields.image
+    return np.asarray(shown[row], np.uint8)
 
 
 def _corner(box: NDArray[np.float32], crop: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -151,14 +160,14 @@ def _corner(box: NDArray[np.float32], crop: int, rng: np.random.Generator) -> tu
 def turned(
     image: NDArray[np.uint8], box: NDArray[np.float32], *, turns: int, mirrored: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A square picture turned counter-clockwise by quarters, then mirrored left to right; its boxes with it."""
-    side = np.float32(image.shape[0])
+    """Square pictures (..., side, side) turned counter-clockwise by quarters, then mirrored left to right."""
+    side = np.float32(image.shape[-1])
     for _ in range(turns):  # x' = y, y' = side - x
         box = np.stack([box[:, 1], side - box[:, 2], box[:, 3], side - box[:, 0]], axis=1)
-    image = np.rot90(image, turns)
+    image = np.rot90(image, turns, axes=(-2, -1))
     if mirrored:
         box = np.stack([side - box[:, 2], box[:, 1], side - box[:, 0], box[:, 3]], axis=1)
-        image = image[:, ::-1]
+        image = image[..., ::-1]
     return np.ascontiguousarray(image), box
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from calibration.train.defects_figures import hits, wilson
 from engines.defects import DefectFinder, overlap
 from engines.readings import Defects
+from engines.reference import self_reference
 from engines.scene import Scene
 
 SCENES = "scenes.json"
@@ -45,7 +46,8 @@ def read(finder: DefectFinder, folder: Path) -> list[Outcome]:
         if scene["group"] in GROUPS:
             image = np.asarray(cv2.imread(str(folder / f"{scene['name']}_SE.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
             facts = Scene(scene["pixel_size_m"], scene["electrons_per_pixel"], scene["accelerating_voltage_v"])
-            outcomes.append(Outcome(scene, _inner(finder.read(image, facts), image)))
+            found = finder.read(image, facts, reference=self_reference(image))
+            outcomes.append(Outcome(scene, _inner(found, image)))
     return outcomes
 
 

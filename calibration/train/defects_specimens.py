@@ -15,6 +15,7 @@ from calibration.twin.emission import sky_view
 from calibration.twin.nuisances import Nuisance, roughened, stains, troubled
 from calibration.twin.patterns import PATTERNS
 from calibration.twin.relief import SURFACES
+from calibration.twin.roughness import Roughness, roughened_outline
 from calibration.twin.sketch import PITCH_PX, Feature, Sketch, surface_of
 from calibration.twin.surface import Surface
 
@@ -23,6 +24,10 @@ Field = NDArray[np.float32]
 SIDE = 256
 MOST = 12  # defects in one picture
 CLEAN_SHARE = 0.25
+GOLDEN_AZIMUTHS = 8  # of the sky over a golden field, which is only compared with
+OWN_EDGE_M = (0.3e-9, 2.2e-9)  # sigma by which the edges of two dies of one design differ
+OWN_XI_M = (8e-9, 40e-9)
+OWN_SHARE = 0.06  # of the pitch: no edge wanders further
 AZIMUTHS = 12  # of the sky: 0.001 to 0.01 rms off the usual sixteen, for three quarters of the time
 SHARES = {
     "lines": 0.25,
@@ -62,11 +67,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Specimen:
-    """A field with its defects and without."""
+    """A field with its defects and without; and, of the same design on another die, a golden one."""
 
     field: Surface
     clean: Surface
     sky: Field
+    golden: Surface | None  # None: nothing was designed
+    golden_sky: Field
     windows: tuple[Window, ...]
     nuisances: tuple[Nuisance, ...]
     kind: str
@@ -78,22 +85,36 @@ def specimen(kind: str, recipe: Recipe, rng: np.random.Generator) -> Specimen:
     pixel_size_m = draw_pixel_m(rng)
     if kind in NO_LAYOUT:
         return _unpatterned(kind, recipe, pixel_size_m=pixel_size_m, rng=rng)
-    clean = roughened(layout(kind, recipe, pixel_size_m=pixel_size_m, rng=rng), rng)
-    clean, nuisances = troubled(clean, rng)
+    design = layout(kind, recipe, pixel_size_m=pixel_size_m, rng=rng)
+    clean, nuisances = troubled(roughened(design, rng), rng)
     per_field = (recipe.side / SIDE) ** 2  # a larger field holds as many to the area
     count = 0 if rng.random() < recipe.clean else round(int(rng.integers(1, 6)) * per_field)
     drawn, placed = scatter(clean, min(count, MOST), rng=rng)
     before, after = surface_of(clean), surface_of(drawn)
+    golden = surface_of(another_die(design, rng))
     windows = [window(each, after.height_m, before.height_m, pixel_size_m=pixel_size_m) for each in placed]
     return Specimen(
         field=after,
         clean=before,
         sky=sky_view(after.height_m, pixel_size_m=pixel_size_m, azimuths=AZIMUTHS),
+        golden=golden,
+        golden_sky=sky_view(golden.height_m, pixel_size_m=pixel_size_m, azimuths=GOLDEN_AZIMUTHS),
         windows=tuple(windows),
         nuisances=(*nuisances, *tails(placed)),
         kind=kind,
         period_px=period_of(clean),
     )
+
+
+def another_die(design: Sketch, rng: np.random.Generator) -> Sketch:
+    """The same design printed once more: edges and grain of its own. Both dies keep the roughness that the design was
+    drawn with, so the second one's own is as large as two would differ by."""
+    sigma_px = float(np.exp(rng.uniform(*np.log(OWN_EDGE_M)))) / design.pixel_size_m
+    own = Roughness(min(sigma_px, OWN_SHARE * design.pitch), float(rng.uniform(*OWN_XI_M)) / design.pixel_size_m)
+    printed = (
+        design if design.kind == "plain" else replace(design, inside=roughened_outline(design.inside, own, rng=rng))
+    )
+    return roughened(printed, rng)
 
 
 def _unpatterned(kind: str, recipe: Recipe, *, pixel_size_m: float, rng: np.random.Generator) -> Specimen:
@@ -102,7 +123,7 @@ def _unpatterned(kind: str, recipe: Recipe, *, pixel_size_m: float, rng: np.rand
     factor, nuisances = stains(shape, rng)
     seen = replace(bare, material=times(bare.material, factor))
     sky = sky_view(seen.height_m, pixel_size_m=pixel_size_m, azimuths=AZIMUTHS)
-    return Specimen(seen, seen, sky, (), nuisances, kind, (0.0, 0.0))
+    return Specimen(seen, seen, sky, None, sky, (), nuisances, kind, (0.0, 0.0))
 
 
 def layout(kind: str, recipe: Recipe, *, pixel_size_m: float, rng: np.random.Generator) -> Sketch:

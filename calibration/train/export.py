@@ -16,11 +16,11 @@ OPSET = 18
 TRACED_PX = (192, 256)  # parity is checked at other sizes
 
 
-def to_onnx(network: nn.Module, path: Path, *, condition: int, outputs: tuple[str, ...]) -> None:
-    """Write the graph: image uint8 [1, 1, height, width], multiples of 32; condition float32 [1, k]."""
+def to_onnx(network: nn.Module, path: Path, *, condition: int, outputs: tuple[str, ...], channels: int = 1) -> None:
+    """Write the graph: image uint8 [1, channels, height, width], multiples of 32; condition float32 [1, k]."""
     folded = fold_normalisation(network)
     height, width = (torch.export.Dim(name, min=2, max=256) for name in ("height_32", "width_32"))
-    example = (torch.zeros(1, 1, *TRACED_PX, dtype=torch.uint8), torch.zeros(1, condition))
+    example = (torch.zeros(1, channels, *TRACED_PX, dtype=torch.uint8), torch.zeros(1, condition))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter deprecates its own parts in the middle of its work

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from calibration.networks.autofocus import AutofocusNet
 from calibration.networks.defects import DefectNet
+from calibration.networks.dense import Trunk
 from calibration.networks.depth import DepthNet
 from calibration.train import begin, data, defects_data, depth_data, depth_learn, export
 from calibration.train.depth_describe import DEPTH
@@ -22,13 +23,27 @@ from engines.scene import CONDITION
 NETWORKS = {"autofocus": AutofocusNet, "depth": DepthNet, "defects": DefectNet}
 
 
+class Alone(torch.nn.Module):
+    """A trunk under its name in a network."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.trunk = Trunk(channels)
+
+    def forward(self, image: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.trunk(image, condition))
+
+
 def shown(task: str) -> tuple[np.ndarray, np.ndarray]:
     torch.set_num_threads(1)  # two wait for each other beside anything else
     if task == "autofocus":
         samples = data.small(3, seed=5)
         return samples.image, samples.condition
-    fields = depth_data.small(9, seed=5) if task == "depth" else defects_data.small(9, defects_data.Recipe(5))
-    return fields.image, fields.condition
+    if task == "depth":
+        fields = depth_data.small(9, seed=5)
+        return fields.image, fields.condition
+    inspected = defects_data.small(9, defects_data.Recipe(5))
+    return np.stack([inspected.image, inspected.own], axis=1), inspected.condition
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +85,7 @@ def test_it_learns_on_from_there_and_not_from_nothing(task: str) -> None:
     """In training each normalisation goes by its own batch: the answers stay near those of the package."""
     torch.manual_seed(3)
     image, condition = shown(task)
-    rows = torch.from_numpy(image)[:, None], torch.from_numpy(condition)
+    rows = torch.from_numpy(image if image.ndim == 4 else image[:, None]), torch.from_numpy(condition)
     known, blank = NETWORKS[task](), NETWORKS[task]()
     begin.begin(known, begin.weights_of(MODELS, task), image, condition)
     with torch.no_grad():
@@ -79,6 +94,26 @@ def test_it_learns_on_from_there_and_not_from_nothing(task: str) -> None:
         other = blank.train()(*rows)[0].numpy()
     assert np.corrcoef(trusted.ravel(), learning.ravel())[0, 1] > 0.9
     assert np.abs(learning - trusted).mean() < 0.5 * np.abs(other - trusted).mean()
+
+
+def test_a_channel_that_the_package_has_not_is_heard_of_with_weight_0_at_first(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    path, old = tmp_path / "model.onnx", Alone(1)
+    image, condition = shown("defects")
+    with torch.no_grad():
+        for each in old.trunk.turns.parameters():
+            each.normal_(std=0.1)  # zeros at first, and of equal numbers an exported graph keeps one
+        old.train()(torch.from_numpy(image[:, :1]), torch.from_numpy(condition))
+    export.to_onnx(old.eval(), path, condition=CONDITION, outputs=("features",))
+    network = Alone(2)
+    begin.begin(network, path.read_bytes(), image, condition)
+    network.eval()
+    with torch.no_grad():
+        compared = network(torch.from_numpy(image), torch.from_numpy(condition))
+        alone = network(torch.from_numpy(image[:, [0, 0]]), torch.from_numpy(condition))
+    assert torch.equal(compared, alone)
+    expected = OnnxEngine(path.read_bytes()).run(image[0, 0], condition[0])["features"][0]
+    np.testing.assert_allclose(alone[0].numpy(), expected, atol=2e-3 * (np.ptp(expected) + 1.0))
 
 
 def test_the_plan_knows_its_beginning_and_a_checkpoint_of_another_is_not_taken_up(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from calibration.networks.defects import BEST, STRIDE_PX, DefectNet, peaks
+from calibration.networks.defects import BEST, CHANNELS, STRIDE_PX, DefectNet, peaks
 from calibration.train import defects, defects_data, defects_figures, defects_learn, export
 from calibration.train.cycle import Cycle
 from calibration.train.defects_data import KINDS, MOST, MOST_NUISANCES, Fields, Recipe
@@ -44,6 +44,8 @@ def one_defect(box: tuple[float, float, float, float], *, visible: bool = True, 
     label[0, 0], seen[0, 0], boxes[0, 0] = CLASSES.index("bridge"), visible, box
     return Fields(
         image=np.zeros((frames, 512, 512), np.uint8),
+        golden=np.zeros((frames, 512, 512), np.uint8),
+        own=np.zeros((frames, 512, 512), np.uint8),
         condition=np.zeros((frames, CONDITION), np.float32),
         box_px=boxes,
         label=label,
@@ -228,13 +230,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[DefectNet, bytes
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():  # features of a usual size, as after a training
-        network.raw(torch.randint(0, 256, (2, 1, 96, 96), dtype=torch.uint8), torch.full((2, CONDITION), 0.3))
+        network.raw(torch.randint(0, 256, (2, 2, 96, 96), dtype=torch.uint8), torch.full((2, CONDITION), 0.3))
     network.eval()
     last = network.heat[-1]
     assert isinstance(last, torch.nn.Conv2d)
     torch.nn.init.normal_(last.weight, std=0.5)  # peaks of every confidence
     path = tmp_path_factory.mktemp("exported") / MODEL_FILE
-    export.to_onnx(network, path, condition=CONDITION, outputs=DEFECTS.output_names)
+    export.to_onnx(network, path, condition=CONDITION, outputs=DEFECTS.output_names, channels=CHANNELS)
     return network, path.read_bytes()
 
 
@@ -243,11 +245,11 @@ def test_the_graph_says_what_torch_says_at_sizes_that_were_not_the_exports(
     exported: tuple[DefectNet, bytes], shape: tuple[int, int]
 ) -> None:
     network, model = exported
-    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (CHANNELS, *shape), np.uint8)
     condition = np.array([0.5, 0.3, 0.1, 1.0, 0.0, 0.0, 0.2, 1.0], np.float32)
     said = OnnxEngine(model).run(image, condition)
     with torch.no_grad():
-        expected = network(torch.from_numpy(image)[None, None], torch.from_numpy(condition)[None])
+        expected = network(torch.from_numpy(image)[None], torch.from_numpy(condition)[None])
     assert said["confidence"].shape == (1, BEST)
     np.testing.assert_allclose(said["confidence"], expected[0].numpy(), atol=1e-4)
     clear = np.abs(np.diff(said["confidence"][0], prepend=2.0, append=-1.0))
@@ -295,6 +297,24 @@ def test_figures_of_a_finder_that_knows_everything_and_of_one_that_knows_nothing
     assert wild["false_alarms_per_frame_at_0.01"] == 0.5
 
 
+def test_a_defect_is_large_that_fills_half_the_pitch_or_six_pixels() -> None:
+    fields = one_defect((100, 100, 130, 112))
+    for area, share, large in ((35, 0.4, False), (36, 0.4, True), (9, 0.5, True)):
+        fields.area_px[0, 0], fields.pitch_share[0, 0] = area, share
+        assert defects_figures.sized(fields)[0, 0] == large
+
+
+def test_crops_are_shown_with_their_own_reference_with_another_die_and_with_none(few: Fields) -> None:
+    """And each is turned with its picture: what differs lies where the defect is."""
+    fields = replace(few, own=few.image + np.uint8(1), golden=few.image + np.uint8(2))
+    rows = np.zeros(200, np.intp)
+    image, _, _ = defects_learn.batch(fields, rows, rng=np.random.default_rng(1), crop=96)
+    off = np.unique((image[:, 1] - image[:, 0]).reshape(len(rows), -1), axis=1)
+    assert off.shape == (200, 1)
+    shares = [float((off == kind).mean()) for kind in (0, 1, 2)]
+    assert shares == pytest.approx([0.2, 0.5, 0.3], abs=0.1)
+
+
 def test_wilsons_interval_of_known_answers() -> None:
     low, high = defects_figures.wilson(8, 10)
     assert low == pytest.approx(0.490, abs=1e-3)
@@ -329,7 +349,9 @@ def test_a_plan_becomes_a_package_that_loads_and_leaves_nothing_else(
     loaded = load("defects", models=tmp_path, backend="onnxruntime")
     assert loaded.manifest == written
     assert DefectFinder(loaded).threshold == written.metrics[WORKING_POINT][THRESHOLD]
-    assert {"held_out", "unseen_pitch", "half_dose", "baseline_self_reference"} <= set(written.metrics)
+    assert {"held_out", "held_out_another_die", "clean_no_reference", "half_dose", "baseline_self_reference"} <= set(
+        written.metrics
+    )
     assert all(name in written.outputs[1].meaning for name in CLASSES)
     assert [p.name for p in tmp_path.iterdir()] == ["defects"]
 
