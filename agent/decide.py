@@ -8,16 +8,19 @@ from dataclasses import replace
 import msgspec
 
 from agent import flags
-from agent.control import actuator, focus
+from agent.control import actuator, focus, inspecting
 from agent.control.admission import PASSED_OVER, Stream, follow, standing_reason
+from agent.control.belief import Belief, learned
 from agent.control.dose import nothing_seen
 from agent.control.envelope import Move
 from agent.control.estimate import Instrument
 from agent.control.exposing import Exposing
 from agent.control.focus import Routine, Rules, Wish
+from agent.control.inspecting import Told
 from agent.control.inspection import Inspection, uninspected
 from agent.control.mode import ModeState, begin, next_mode
 from agent.control.pace import Pace
+from agent.control.recipe import Recipe
 from agent.control.standing import Standing
 from agent.control.steering import Steering, acknowledge
 from agent.control.suggesting import exposure_suggestion, focus_suggestion, where
@@ -77,6 +80,7 @@ class Decider:
         self._intruded_ns: int | None = None
         self._way_back: Wish | None = None  # told with the next frame: its epochs are what a controller compares
         self._converged_score: float | None = None
+        self._belief: Belief | None = None  # of focus, for other scenes
         self._lost = self._issued = 0
         self._reference_m: float | None = None
 
@@ -88,7 +92,18 @@ class Decider:
         budget = 0.0 if self._steers() else self.terms.live_budget
         if not self.inspection.due(frame, now_ns=now_ns, spent_s=spent_s, budget=budget):
             return wanted
-        return msgspec.structs.replace(wanted, inspection=True, height_scale=self.terms.height_scale)
+        wanted = msgspec.structs.replace(wanted, inspection=True, height_scale=self.terms.height_scale)
+        recipe = self._recipe(frame)
+        if recipe is None:
+            return wanted
+        least = recipe.asked(self.terms.defect_threshold)
+        return msgspec.structs.replace(
+            wanted, reference=recipe.reference, threshold=least, sizes_m=recipe.rules.sizes.bounds_m
+        )
+
+    def _recipe(self, frame: Frame) -> Recipe | None:
+        """Of those known here."""
+        return None if frame.optics.recipe is None else self.terms.recipes.get(frame.optics.recipe)
 
     def _evidence_wanted(self, frame: Frame, now_ns: int) -> Wanted:
         self._reason = "settling"
@@ -105,7 +120,7 @@ class Decider:
             self._intruded_ns = now_ns
         if new_scene:
             self._new_scene(frame, fresh=self.stream.session != before.session)
-        elif before.optics_epoch is not None and self._reason not in PASSED_OVER:
+        elif before.optics_epoch is not None and self._reason not in PASSED_OVER and not before.later_than(frame):
             self._notice_operator(frame, before, now_ns)
         self._pace = self._pace.after(frame.optics, now_ns)
         self._heard(self._pace, now_ns)
@@ -153,6 +168,14 @@ class Decider:
             self._converged_score = None
         else:
             self.routine = focus.forget_scene(self.routine)
+        self._believe(frame, fresh=fresh)
+
+    def _believe(self, frame: Frame, *, fresh: bool) -> None:
+        """What the scenes before say of this one; where that is no longer enough, focus is to be found again."""
+        self._belief = known = None if fresh else self._belief
+        self.routine = replace(self.routine, prior=None if known is None else known.at(frame.optics))
+        if known is not None and self.routine.phase is Phase.CONVERGED and known.lost(frame.optics):
+            self.routine = self.routine.anew(Phase.MEASURING)
 
     def _notice_operator(self, frame: Frame, before: Stream, now_ns: int) -> None:
         """A change that no acknowledgement and no outstanding suggestion explains: somebody's hand."""
@@ -170,7 +193,7 @@ class Decider:
         self.standing.put("operator", flags.CONDITIONS["operator"].advice)
         self.steering, self._way_back = self.steering.cancelled(), None
         if self.routine.phase is not Phase.HELD:  # a hand on the knob does not answer what the routine gave up for
-            self.routine = replace(self.routine, phase=Phase.MEASURING, home=None, probes=0, spent=0)
+            self.routine = self.routine.anew(Phase.MEASURING, self.routine.evidence)
 
     # --- the decision ---
 
@@ -187,11 +210,13 @@ class Decider:
         self._began_ns = now_ns if self._began_ns is None else self._began_ns
         self._pass_time(now_ns)
         self._give_up_waiting(now_ns)
-        wish, told = None, None
+        wish, told, seen = None, None, Told(None, None)
         if frame is not None and findings is not None:
             wish = self._look(frame, findings, now_ns)
             told = self._focus_state(frame, findings)
-            noted = (*noted, *self._inspected(frame, findings))
+            recipe, own = self._recipe(frame), self.terms.defect_threshold
+            seen = inspecting.told(frame, findings, recipe, own_threshold=own)
+            noted = (*noted, *self._inspected(frame, findings, None if seen.defects is None else len(seen.defects)))
             self._note_shape(frame, findings)
         holds = self.standing.hold_edges(wall_ns)
         suggestion = self._suggest(wish, frame, now_ns) or self._expose(frame, findings, now_ns)
@@ -202,7 +227,8 @@ class Decider:
             flags=(*noted, *self.standing.flags()),
             holds=holds,
             focus=told,
-            defects=findings.defects if findings else None,
+            defects=seen.defects,
+            inspected=seen.inspected,
             depth=self.inspection.map_due(now_ns),
             suggestion=suggestion,
             models=findings.models if findings else (),
@@ -231,7 +257,7 @@ class Decider:
         self.standing.drop("lease_expired")
         self._yield_until_ns = 0
         self.steering, self._way_back = self.steering.cancelled(), None
-        self.routine = focus.begin(self.routine.verified_m)
+        self.routine = self.routine.anew(Phase.MEASURING)
         self.exposing.forget()
 
     def _acknowledged(self, ack: Ack, now_ns: int) -> None:
@@ -298,14 +324,18 @@ class Decider:
 
     # --- one frame ---
 
-    def _inspected(self, frame: Frame, findings: Findings) -> tuple[Flag, ...]:
-        """A depth map goes on its way if maps are told; flags about a frame to inspect."""
+    def _inspected(self, frame: Frame, findings: Findings, count: int | None) -> tuple[Flag, ...]:
+        """A depth map goes on its way if maps are told; flags about a frame to inspect. count: of the defects told."""
         if self.terms.publish_depth:
             self.inspection.offer(frame, findings, calibrated=self.terms.height_scale is not None)
+        if frame.lane is Lane.LIVE:
+            return ()
+        recipe = self._recipe(frame)
+        refused = self.terms.refused.get(frame.optics.recipe or "", "")
+        doubt = refused if recipe is None else inspecting.misfit(recipe, findings)
         return (
-            ()
-            if frame.lane is Lane.LIVE
-            else self.inspection.flags(frame, findings, tuple(self.standing.codes), self.terms.recipes)
+            *self.inspection.flags(frame, findings, tuple(self.standing.codes), self.terms.recipes),
+            *self.inspection.recipe_flags(frame, recipe, doubt=doubt, count=count),
         )
 
     def _note_shape(self, frame: Frame, findings: Findings) -> None:
@@ -350,7 +380,10 @@ class Decider:
             instrument=self._instrument(findings),
             rules=self._rules(),
         )
-        return self._after(self._doubted(wish, was, frame), findings, now_ns)
+        wish = self._doubted(wish, was, frame)
+        if self.routine.phase is Phase.CONVERGED and self.routine.estimate is not None:
+            self._belief = learned(self.routine.estimate, frame.optics) or self._belief
+        return self._after(wish, findings, now_ns)
 
     def _doubted(self, wish: Wish | None, was: Routine, frame: Frame) -> Wish | None:
         """Say of an end of the routine what only the header or the certificate can tell."""
@@ -407,17 +440,19 @@ class Decider:
         if self.mode.mode is Mode.CONTROL or findings.evidence is None:
             return self.routine
         new = findings.evidence
-        play = focus.play_at(self.routine, new.working_distance_m, self._instrument(findings))
+        play = self.routine.play_at(new.working_distance_m, self._instrument(findings))
         place = (play.lens_m, new.stigmator_x, new.stigmator_y)
         others = tuple(
             e for e in self.routine.evidence if (e.working_distance_m, e.stigmator_x, e.stigmator_y) != place
         )
-        return replace(self.routine, evidence=others, spent=0, home=None)
+        return self.routine.anew(self.routine.phase, others)
 
     def _after(self, wish: Wish | None, findings: Findings, now_ns: int) -> Wish | None:
         """Turn the routine's end into conditions."""
         if self.routine.phase is Phase.CONVERGED:
-            self._converged_score, self._lost = findings.score, 0
+            self._lost = 0
+            if self.routine.reached:
+                self._converged_score = findings.score
             self.steering = replace(self.steering, troubles=0)
         held = self.routine.reason if self.routine.phase is Phase.HELD else None
         if held is not None and held in self.standing.codes and wish is not None and wish.kind is Kind.ACQUIRE:
@@ -436,7 +471,7 @@ class Decider:
         self._lost = self._lost + 1 if fell > RESTART_SCORE and (findings.content or 0.0) > JUDGEABLE else 0
         if self._lost >= RESTART_FRAMES:
             self._lost = 0
-            self.routine = focus.begin(self.routine.verified_m)
+            self.routine = replace(self.routine.anew(Phase.MEASURING), prior=None)
 
     def _instrument(self, findings: Findings) -> Instrument:
         """The certificate's, or else what the header tells of the angle."""

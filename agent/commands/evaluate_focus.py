@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from calibration.evaluate.focus_run import Task
 
 AGENTS_SHARE, BEFORE_FAULTS = 0.6, 0.8  # of the time there is, where there is more to do than the agent's episodes
+MINUTES = 29.0  # with what was begun by then: half an hour, in which nobody is told nothing
 LATE = "no time was left for it"
 
 
@@ -34,7 +35,7 @@ def focus(
     baselines: Annotated[bool, typer.Option("--baselines", help="Others on the same seeds, the first 200.")] = False,
     faults: Annotated[bool, typer.Option("--faults", help="20 episodes for each of 19 faults.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop then, and tell of what was done.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Stop then, and tell of what was done.")] = MINUTES,
     report: Annotated[Path | None, typer.Option(help="Write a page here: focus.html.")] = None,
     episodes_json: Annotated[Path | None, typer.Option(help="Write a row an episode here, as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,

@@ -95,11 +95,18 @@ def _facts(found: Estimate) -> list[list[str]]:
         return []
     ax, ay = (_signed(each) for each in found.astigmatism_m)
     sigma = (found.sigma_astigmatism_m or 0.0) * UM
-    return [
+    facts = [
         [words("astigmatism x, y, µm"), "", words(f"{ax}, {ay} ± {sigma:.2f}"), ""],
         [words("half depth of focus, µm"), "", words(f"{found.half_depth_of_focus_m * UM:.2f}"), ""],
         [words("convergence angle, mrad"), "", words(f"{1e3 * (found.alpha_rad or 0.0):.2f}"), ""],
     ]
+    if found.slope is not None:
+        facts.append([words("surface rises towards x, y"), "", words(", ".join(_degrees(s) for s in found.slope)), ""])
+    return facts
+
+
+def _degrees(slope: float) -> str:
+    return f"{np.degrees(np.arctan(slope)):+.1f}°".replace("-", "−")
 
 
 def _axes(size: tuple[float, float], x: tuple[float, float], y: tuple[float, float]) -> Axes:
@@ -180,27 +187,44 @@ def _field(account: Account, known: Surface) -> str:
     shown = cv2.resize(_grey(account.first), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     drawing = Drawing(float(shown.shape[1]), float(shown.shape[0]), "Patches of the field and their own defocus")
     drawing.picture(np.asarray(shown, np.uint8))
-    middle = float(known.frames_m[-1])
     for each in known.patches:
-        _patch(drawing, each, middle, (scale, width, height))
-    used = [each for each in known.patches if each.defocus_m is not None]
-    caption = (
-        f"{len(used)} of {len(known.patches)} patches of {PATCH_PX} px say something by themselves: how much "
-        "further from focus than the whole field, µm. A slope is a tilt; red ones disagree by more than three sigmas."
+        _patch(drawing, each, _off(each, known), (scale, width, height))
+    return figure(str(drawing), _of_patches(known))
+
+
+def _of_patches(known: Surface) -> str:
+    told = [each for each in known.patches if each.defocus_m is not None]
+    left = sum(not each.used for each in known.patches)
+    tilted = any(known.slope_m_per_px)
+    whole = "than the centre of the field, which is tilted" if tilted else "than the whole field"
+    against = "the tilted plane" if tilted else "it"
+    out = f" Crossed: {left} that did not go with the others and were left out." if left else ""
+    return (
+        f"{len(told)} of {len(known.patches)} patches of {PATCH_PX} px say something by themselves: how much further "
+        f"from focus {whole}, µm. Red ones disagree with {against} by more than three sigmas.{out}"
     )
-    return figure(str(drawing), caption)
 
 
-def _patch(drawing: Drawing, each: PatchAnswer, middle_m: float, frame: tuple[float, int, int]) -> None:
+def _off(each: PatchAnswer, known: Surface) -> tuple[float, bool] | None:
+    """How far a patch is from the centre's focus, and whether the answer has it there; None: it says nothing."""
+    if each.defocus_m is None or each.sigma_m is None:
+        return None
+    off = each.defocus_m - float(known.frames_m[-1])
+    plane = float(np.dot(known.slope_m_per_px, each.centre_px))
+    return off, abs(off - plane) <= OUTLYING_SIGMAS * each.sigma_m
+
+
+def _patch(drawing: Drawing, each: PatchAnswer, told: tuple[float, bool] | None, frame: tuple[float, int, int]) -> None:
     scale, width, height = frame
     x, y = (each.centre_px[0] + width / 2) * scale, (each.centre_px[1] + height / 2) * scale
-    if each.defocus_m is None or each.sigma_m is None:
+    if not each.used:
+        for side in (-1.0, 1.0):
+            drawing.line([(x - 9, y - 9 * side), (x + 9, y + 9 * side)], "s-vermillion", 3.0)
+    elif told is None:
         drawing.mark((x, y), "circle", "f-soft", 4.0)
-        return
-    off = each.defocus_m - middle_m
-    kind = "f-vermillion" if abs(off) > OUTLYING_SIGMAS * each.sigma_m else "f-blue"
-    drawing.box((x - 34, y - 13), (x + 34, y + 9), "f-paper")
-    drawing.text((x, y + 4), _signed(off), kind=kind, align="middle")
+    else:
+        drawing.box((x - 34, y - 13), (x + 34, y + 9), "f-paper")
+        drawing.text((x, y + 4), _signed(told[0]), kind="f-blue" if told[1] else "f-vermillion", align="middle")
 
 
 def _grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -28,6 +28,12 @@ class Stream:
     scene_epoch: int | None = None
     settled_ns: int | None = None  # producer's clock: frames begun before are no evidence
 
+    def later_than(self, frame: Frame) -> bool:
+        """Was it taken before the last one that came? Then it shows nobody's hand of now."""
+        if self.number is None or self.t_start_ns is None or frame.optics.t_start_ns is None:
+            return False
+        return frame.number < self.number and frame.optics.t_start_ns < self.t_start_ns
+
     def acknowledged(self, optics_epoch: int | None, t_settled_ns: int | None) -> "Stream":
         """The controller said when its change had settled."""
         if t_settled_ns is None:

@@ -24,6 +24,9 @@ CELL = 3  # above it 3 x 3 samples share one object power
 COARSE_PX = 128  # the correlation that finds shifts needs no more than half the band
 CLIMBS = 3  # Newton steps on the phases: from half a coarse pixel to a hundredth of a pixel
 STILL_PX = 0.005  # a step this short is the last: it doubles the correct digits each time
+# Of the groups that a coarse search by power alone hears: discs 60 px across still ring slower than this.
+RINGS = np.r_[np.arange(2.0, 32.0, 1.5), np.arange(32.0, 128.0, 4.0)]
+SECTORS = 12  # 15 degrees: astigmatism turns no faster
 KX = 2 * np.pi * np.fft.rfftfreq(PATCH_PX)  # rad/px, by column
 KY = 2 * np.pi * np.fft.fftfreq(PATCH_PX)  # by row
 
@@ -64,6 +67,29 @@ def cells() -> Cells:
     mean_x = np.add.reduceat(bx.ravel()[order], starts) / count / PATCH_PX
     mean_y = np.add.reduceat(by.ravel()[order], starts) / count / PATCH_PX
     return Cells(order, starts, count, mean_x, mean_y)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Cells sorted into groups of like frequency and direction."""
+
+    order: NDArray[np.intp]
+    starts: NDArray[np.intp]
+
+    def sum(self, values: Real | Real32) -> Real:
+        """(..., cell) -> (..., group)"""
+        return np.asarray(np.add.reduceat(values[..., self.order], self.starts, axis=-1), np.float64)
+
+
+def gather(fx: Real, fy: Real) -> Groups:
+    """Rings, and sectors of each about as long as the ring is wide, up to SECTORS in the half-plane."""
+    radius = np.hypot(fx, fy) * PATCH_PX
+    ring = np.searchsorted(RINGS, radius)
+    sector = np.floor(np.arctan2(fy, fx) % np.pi * SECTORS / np.pi).astype(np.intp) % SECTORS
+    key = ring * SECTORS + sector
+    order = np.argsort(key, kind="stable")
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    return Groups(order, starts)
 
 
 class Samples:

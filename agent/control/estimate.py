@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.control.likelihood import Column, Hypothesis, Scene, View, detected_nats
+from agent.control.outliers import MOST, odd, only
+from agent.control.patchwise import Patchwise
+from agent.control.tilt import Field, Prior, plane
 from agent.messages import Evidence
 from calibration.optics import half_depth_of_focus_m, wavelength_m
 
 Real = NDArray[np.float64]
 
 REACH_H = 60.0  # the coarse search goes this far beyond the frames' own span, in half depths of focus
+TIMES_ASKED = 2  # again, at most, without the patches that do not go with the others
 MODES = 5  # coarse maxima by power that are worth a registration each
 SHIFT_SETS = 3  # distinct registrations that are worth a scan
 SAME_SHIFT_PX = 1.0  # registrations closer than this meet when refined
@@ -77,6 +81,8 @@ class Estimate:
     half_depth_of_focus_m: float | None
     reason: str | None = None  # why it abstained, of the closed list
     frames: tuple[int, ...] = ()
+    slope: tuple[float, float] | None = None  # m of defocus per m along x and y; None: level as far as it can tell
+    patches_used: float = 1.0  # share of the field's patches; the others did not go with them
 
     @property
     def answered(self) -> bool:
@@ -92,8 +98,7 @@ def estimate(evidence: Sequence[Evidence], instrument: Instrument) -> Estimate:
 
     All evidence must be of one scene and one pixel size; the caller sees to it.
     """
-    search = _begun(evidence, instrument)
-    return search if isinstance(search, Estimate) else search.run()
+    return solved(evidence, instrument)[0]
 
 
 def _begun(evidence: Sequence[Evidence], instrument: Instrument) -> "Estimate | _Search":
@@ -114,15 +119,39 @@ class Solved:
     scene: Scene
     at: Hypothesis  # of the last frame
     h: float
-    independent: float
+    patchwise: Patchwise
+    slope_h_per_px: tuple[float, float]
+    patches: tuple[int, ...] = ()  # of the field, that were used
 
 
 def solved(evidence: Sequence[Evidence], instrument: Instrument) -> tuple[Estimate, Solved | None]:
-    """`estimate`, and what it stands on; None where there was nothing to search."""
+    """`estimate`, and what it stands on; None where there was nothing to search.
+
+    Parts of the field that do not go with the others are left out, and the others are asked again.
+    """
     search = _begun(evidence, instrument)
     if isinstance(search, Estimate):
         return search, None
-    return search.run(), search.solved
+    found, known = search.run(), search.solved
+    count = len(evidence[0].spectra)
+    patches = np.arange(count)
+    for _ in range(TIMES_ASKED):
+        if known is None or found.reason == "featureless":
+            break
+        left = odd(known.patchwise, known.at, most=int(MOST * count) - (count - patches.size))
+        if not left:
+            break
+        patches = np.delete(patches, left)
+        search = _Search(only(evidence, patches), instrument)
+        found, known = search.run(), search.solved
+    if known is None:
+        return found, None
+    return replace(found, patches_used=patches.size / count), replace(known, patches=tuple(int(p) for p in patches))
+
+
+def scene_of(evidence: Sequence[Evidence], instrument: Instrument) -> Scene:
+    """The frames as the likelihood sees them, for who asks what they could tell."""
+    return _Search(evidence, instrument).scene
 
 
 def distinct(values_m: Sequence[float], tolerance_m: float = 20e-9) -> list[float]:
@@ -148,6 +177,7 @@ class _Mode:
     covariance: Real
     shifts: Real
     pupil: str
+    slope_h_per_px: tuple[float, float] | None = None  # of focus over the field; None: level as far as it can tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +212,9 @@ class _Search:
             return None
         self.scene.set_pupil(self.best.pupil)
         self.scene.align(self.best.shifts)
-        return Solved(self.scene, self._at(self.best.theta), self.h, self.reference.independent)
+        return Solved(
+            self.scene, self._at(self.best.theta), self.h, self.patchwise, self.best.slope_h_per_px or (0.0, 0.0)
+        )
 
     def run(self) -> Estimate:
         if self.scene.active.size < FEW_CELLS:
@@ -194,7 +226,8 @@ class _Search:
         self._allow_for_errors(starts[0])
         modes = sorted((self._climb(start) for start in starts), key=lambda mode: -mode.value)
         best = self._polish(modes[0])
-        return self._verdict(best, [self._again(mode) for mode in modes[1:]])
+        rivals = [self._again(mode) for mode in modes[1:]]
+        return self._verdict(self._tilted(best), rivals)
 
     def _scene(self, alpha_rad: float) -> Scene:
         first = self.reference
@@ -309,6 +342,35 @@ class _Search:
         self.scene.allow_for_errors(self._at(mode.theta))
         return self._mode(self._newton(mode.theta, 6))
 
+    def _tilted(self, best: _Mode) -> _Mode:
+        """The best mode with a plane of focus over the field, where the patches ask for one.
+
+        Its value stays what it is without: rivals were judged so.
+        """
+        self.scene.set_pupil(best.pupil)
+        self.scene.align(best.shifts)
+        self.patchwise = Patchwise(self.scene)
+        at = self._at(best.theta)
+        field = Field(self.patchwise, self.h, at.gains)
+        found = plane(field, at, lambda theta: self._belief(theta, best.theta[4:]), step=self.step[:4], temper=TEMPER)
+        if found is None:
+            return best
+        covariance = best.covariance
+        if not self.gains:  # which are left as they were, with what they leave open
+            covariance = np.zeros_like(covariance)
+            covariance[np.ix_(self._free(), self._free())] = found.covariance
+        theta = np.append(found.theta, best.theta[4:])
+        return replace(best, theta=theta, covariance=covariance, slope_h_per_px=found.slope_h_per_px)
+
+    def _belief(self, theta: Real, gains: Real) -> Prior:
+        """Of z, ax, ay and ln alpha, the contrasts as they are."""
+        whole = np.append(theta, gains)
+        sides = [(whole + self._unit(i), whole - self._unit(i)) for i in range(4)]
+        slopes = [(self._surprise(above) - self._surprise(below)) / 2.0 for above, below in sides]
+        free = tuple(i for i in self._free() if i < 4)
+        gradient = TEMPER * np.array(slopes) / self.step[:4]
+        return Prior(TEMPER * self._surprise(whole), gradient, self._prior_curvature(whole)[:4], free)
+
     def _mode(self, theta: Real) -> _Mode:
         value, _, curvature = self._local(theta)
         free = self._free()
@@ -403,7 +465,12 @@ class _Search:
             return _abstain(self.reference, self.evidence, "actuator_dead")
         frames = tuple(e.frame for e in self.evidence)
         where = self.reference.working_distance_m
-        return Estimate(where, z, sigma, (ax, ay), sigma_a, p_wrong, alpha, half, None, frames)
+        found = Estimate(where, z, sigma, (ax, ay), sigma_a, p_wrong, alpha, half, None, frames)
+        return found if best.slope_h_per_px is None else replace(found, slope=self._slope(best.slope_h_per_px))
+
+    def _slope(self, h_per_px: tuple[float, float]) -> tuple[float, float]:
+        first = self.reference
+        return h_per_px[0] * self.h / first.pixel_size_m, h_per_px[1] * self.h / first.pixel_size_y_m
 
     def _sigma_of_way(self, z_m: float) -> float:
         """What the model errs by over the way from the second nearest frame to focus."""

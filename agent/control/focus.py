@@ -5,17 +5,21 @@ The routine never corrects on a direction it may have wrong, spends a bounded nu
 it began when it gives up.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import hypot
 
 import msgspec
 
-from agent.control import actuator, backlash
+from agent.control import actuator, belief, doubting, probing
 from agent.control.backlash import Play
-from agent.control.envelope import Envelope, Move, gate
-from agent.control.estimate import Estimate, Instrument, distinct, estimate, object_nats
+from agent.control.choosing import estimated
+from agent.control.envelope import Move, gate
+from agent.control.estimate import Estimate, Instrument, distinct, object_nats
+from agent.control.routine import Routine as Routine
+from agent.control.routine import Rules as Rules
+from agent.control.routine import Sharpest
+from agent.control.routine import Wish as Wish
 from agent.messages import Evidence, Kind, Phase
-from calibration.optics import half_depth_of_focus_m
 
 KEPT = 12  # frames the estimator is given at most; older ones are of another day
 CONVERGED_H = 0.5  # of h: what is left is less than one resolution element, and is known: no picture is needed for it
@@ -23,19 +27,9 @@ SURE_H = 0.35  # of h: the sigma by which it is known
 TRIM_H = 0.1  # of h: less is not worth a move
 WORTH_H, SURE_SHARE = 0.7, 0.2  # of h, of the way: a correction that is no surer is not worth a picture
 ASTIGMATISM_H = 0.3  # of h: below it stigmation is as good as defocus allows to see
-PROBE_H = (2.0, 48.0)  # smallest and largest probe, in h: the best near focus and at 100 h (information floor)
-SMALLEST_PROBE_H = 1.0  # of h: a shorter way changes too little to tell the sign by
-ACROSS_H = 2.0  # of h: so far beyond where focus is believed to be, or two sigmas
-PROBE_UNKNOWN_H = 6.0  # where no model tells the blur
-FAR_H = 20.0  # of h: from here on a quarter of the resolution tells more
-FAR_PX = 4.0  # of blur, below which nobody looks for focus that far away
-UNLIKE = 2.5  # times the blur that the model reads: an estimate that asks for more, or for less, is not believed
-UNLIKE_PX = 1.5  # and so much beyond
+LEFT_H = 1.0  # of h: astigmatism that may be as large, by one sigma, is no focus
+CERTAIN, LIKELY = 3.0, 2.0  # sigmas from which astigmatism is turned away: any, and such as stands against an end
 SHARPER, SHARPER_PX = 1.3, 0.15  # times the blur, and pixels, by which the model is believed against an estimate
-NEAR_H = 25.0  # of h from focus: frames further out tell less than they err by, where there are two nearer ones
-APART_H = 1.5  # of h, between those
-SURE_PLACE_H = 0.1  # of h: a frame whose lens stood in doubt by more is left out
-ALPHA_GUESS_RAD = 5e-3  # only to size the steps of a bracket that will measure alpha
 FEATURELESS_NATS = 300.0  # a frame speaks for an object: noise alone reaches 150, faint texture thousands
 MAX_PROBES = 4
 ENOUGH_PROBES = 2  # after which lines all one way, which leave astigmatism open, are as well known as they will be
@@ -43,55 +37,8 @@ MAX_STIGMATED = 2  # stigmator changes of one routine: where a picture leaves as
 SAME_STIGMATOR = 1e-4
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What the routine may spend and must keep."""
-
-    envelope: Envelope
-    dose_frames: int = 12
-    p_wrong_direction: float = 0.02
-    steer: bool = True  # False: no probing moves, suggestions from what the stream offers
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the routine wants done; the gate has passed it."""
-
-    kind: Kind
-    move: Move
-    reason: str
-    acquire: str | None = None
-
-
-@dataclass(frozen=True)
-class Routine:
-    """Where the routine stands. `home` is where it began, `verified_m` the last working distance known to be good.
-
-    Moves are as commanded and read back; the evidence has its working distances as the lens went, by its play.
-    """
-
-    phase: Phase = Phase.IDLE
-    evidence: tuple[Evidence, ...] = ()
-    at: Move | None = None  # of the newest evidence
-    play: Play | None = None
-    sharpest: tuple[float, float] | None = None  # blur in px and working distance of the frame that the model saw best
-    spent: int = 0
-    probes: int = 0
-    stigmated: int = 0
-    home: Move | None = None
-    verified_m: float | None = None
-    estimate: Estimate | None = None
-    reason: str | None = None  # why it holds
-    probe_h: float = field(default=PROBE_UNKNOWN_H)
-
-    @property
-    def restore_to(self) -> float | None:
-        if self.verified_m is not None:
-            return self.verified_m
-        return None if self.home is None else self.home.working_distance_m
-
-
 def begin(verified_m: float | None = None) -> Routine:
+    """Of another column, or after all that was known was in vain."""
     return Routine(phase=Phase.MEASURING, verified_m=verified_m)
 
 
@@ -99,42 +46,66 @@ def observe(
     routine: Routine, frame: Evidence, *, blur_px: float | None, instrument: Instrument, rules: Rules
 ) -> tuple[Routine, Wish | None]:
     """Take one frame of evidence into account and say what should happen next."""
-    sharpest = routine.sharpest
+    sharpest, first = routine.sharpest, routine.estimate
     routine = _take(routine, frame, blur_px, instrument)
     if max(object_nats(each) for each in (frame, frame.coarse) if each is not None) < FEATURELESS_NATS:
         return give_up(routine, "featureless", rules)
     if len(distinct([e.working_distance_m for e in routine.evidence])) < 2:
         return _probe(routine, blur_px, instrument, rules)
-    found = _estimated(routine, blur_px, instrument)
-    fault = actuator.fault(routine.evidence, routine.estimate, found, instrument=instrument)
+    found = estimated(routine.evidence, first, blur_px=blur_px, instrument=instrument)
+    fault = actuator.fault(routine.evidence, first, found, instrument=instrument)
+    agreed = routine.prior is not None and belief.agrees(found, routine.prior)
+    found = _with_prior(routine, found, instrument)
     routine = replace(routine, estimate=found)
     if fault is not None:
         back_m = actuator.way_back_m(routine.restore_to or frame.working_distance_m, frame, fault)
         return give_up(replace(routine, verified_m=back_m), fault.code, rules)
+    denied = _denied(routine, found, instrument)
+    if denied is not None:
+        return give_up(routine, denied, rules)
+    if routine.phase is Phase.PROBING and routine.probes == 1 and doubting.half_way(routine.evidence, found):
+        return _look_again(routine, rules)
     if not found.answered:
-        if found.reason == "actuator_dead":
-            return give_up(routine, found.reason, rules)
         return _probe(routine, blur_px, instrument, rules)
+    if agreed and rules.steer and _stood_in_focus(routine, found, instrument):
+        return _converged_at_home(routine, found, rules)
     routine, wish = _judge(routine, found, instrument, rules)
-    if routine.phase is Phase.CONVERGED and _was_sharper(sharpest, blur_px):
-        return give_up(replace(routine, verified_m=sharpest[1] if sharpest else None), "ambiguous", rules)
+    if routine.phase is Phase.CONVERGED and sharpest is not None and _less_sharp(blur_px, sharpest):
+        return give_up(replace(routine, verified_m=sharpest.working_distance_m), "ambiguous", rules)
     return routine, wish
 
 
-def _was_sharper(sharpest: tuple[float, float] | None, blur_px: float | None) -> bool:
+def _denied(routine: Routine, found: Estimate, instrument: Instrument) -> str | None:
+    """Why the frames cannot be what their headers say."""
+    if routine.phase is Phase.VERIFYING and doubting.differ(*routine.evidence[-2:]):
+        return "inconsistent"
+    if not found.answered:
+        return found.reason if found.reason == "actuator_dead" else None
+    return "inconsistent" if doubting.strange_angle(found, instrument) else None
+
+
+def _look_again(routine: Routine, rules: Rules) -> tuple[Routine, Wish | None]:
+    """The same place once more, before a correction is made on what may be the picture of the place before."""
+    if not rules.steer:
+        return routine, None
+    if routine.spent >= rules.dose_frames:
+        return give_up(routine, "budget", rules)
+    return replace(routine, phase=Phase.VERIFYING), Wish(Kind.VERIFY, routine.now, "looks as before the probe")
+
+
+def _less_sharp(blur_px: float | None, than: Sharpest) -> bool:
     """Did the model see a frame of this routine clearly sharper than the one that is said to be in focus?"""
-    return sharpest is not None and blur_px is not None and blur_px > SHARPER * sharpest[0] + SHARPER_PX
+    return blur_px is not None and blur_px > SHARPER * than.blur_px + SHARPER_PX
 
 
 def _take(routine: Routine, frame: Evidence, blur_px: float | None, instrument: Instrument) -> Routine:
     at = Move(frame.working_distance_m, frame.stigmator_x, frame.stigmator_y)
-    play = play_at(routine, at.working_distance_m, instrument)
+    play = routine.play_at(at.working_distance_m, instrument)
     coarse = None if frame.coarse is None else _stood(frame.coarse, play)
     seen = msgspec.structs.replace(_stood(frame, play), coarse=coarse)
-    evidence = (*routine.evidence, seen)[-KEPT:]
     return replace(
         routine,
-        evidence=evidence,
+        evidence=(*routine.evidence, seen)[-KEPT:],
         spent=routine.spent + 1,
         home=routine.home or at,
         at=at,
@@ -143,69 +114,14 @@ def _take(routine: Routine, frame: Evidence, blur_px: float | None, instrument: 
     )
 
 
-def play_at(routine: Routine, commanded_m: float, instrument: Instrument) -> Play:
-    """Where the lens stands once it is commanded there: evidence has its working distances as the lens went."""
-    known = routine.play or backlash.begin(commanded_m, instrument.hysteresis_m)
-    return known.after(commanded_m)
-
-
-def _sharper(
-    known: tuple[float, float] | None, blur_px: float | None, working_distance_m: float
-) -> tuple[float, float] | None:
-    if blur_px is None or (known is not None and known[0] <= blur_px):
+def _sharper(known: Sharpest | None, blur_px: float | None, working_distance_m: float) -> Sharpest | None:
+    if blur_px is None or (known is not None and known.blur_px <= blur_px):
         return known
-    return blur_px, working_distance_m
+    return Sharpest(blur_px, working_distance_m)
 
 
 def _stood(frame: Evidence, play: Play) -> Evidence:
     return msgspec.structs.replace(frame, working_distance_m=play.lens_m, place_sigma_m=play.sigma_m)
-
-
-def _estimated(routine: Routine, blur_px: float | None, instrument: Instrument) -> Estimate:
-    """By a quarter of the resolution where focus is far away, else by all of it; not believed against the blur."""
-    used = _near(routine)
-    found = _far_away(routine, blur_px, instrument) or estimate(used, instrument)
-    if found.sigma_m is not None:
-        found = replace(found, sigma_m=hypot(found.sigma_m, *(e.place_sigma_m for e in used)))
-    return replace(found, reason="ambiguous") if found.answered and _unlike(found, blur_px) else found
-
-
-def _near(routine: Routine) -> tuple[Evidence, ...]:
-    """The evidence without what is far from where focus was last believed to be, or whose place is in doubt, as long
-    as enough is left."""
-    last = routine.estimate
-    focus_m = None if last is None or not last.answered else last.in_focus_working_distance_m
-    if last is None or focus_m is None or last.half_depth_of_focus_m is None:
-        return routine.evidence
-    h = last.half_depth_of_focus_m
-    near = [e for e in routine.evidence if abs(e.working_distance_m - focus_m) < NEAR_H * h]
-    sure = [e for e in near if e.place_sigma_m < SURE_PLACE_H * h]
-    for chosen in (sure, near):
-        chosen += [e for e in routine.evidence[-1:] if all(e is not other for other in chosen)]
-        places = [e.working_distance_m for e in chosen]
-        if max(places) - min(places) > APART_H * h:
-            return tuple(chosen)
-    return routine.evidence
-
-
-def _far_away(routine: Routine, blur_px: float | None, instrument: Instrument) -> Estimate | None:
-    coarse = [e.coarse for e in routine.evidence if e.coarse is not None]
-    if len(coarse) < len(routine.evidence) or (blur_px is not None and blur_px < FAR_PX):
-        return None
-    found = estimate(coarse, instrument)
-    if found.defocus_m is None or found.alpha_rad is None:
-        return None
-    h = half_depth_of_focus_m(routine.evidence[-1].pixel_size_m, found.alpha_rad, instrument.fw50_m)
-    return replace(found, half_depth_of_focus_m=h) if abs(found.defocus_m) > FAR_H * h else None
-
-
-def _unlike(found: Estimate, blur_px: float | None) -> bool:
-    """Would the picture be far sharper, or far more blurred, than it is? sigma = z / (4 h) pixels."""
-    if blur_px is None or found.defocus_m is None or found.half_depth_of_focus_m is None:
-        return False
-    away = abs(found.defocus_m) + hypot(*(found.astigmatism_m or (0.0, 0.0)))
-    expected_px = away / (4.0 * found.half_depth_of_focus_m)
-    return max(expected_px, blur_px) > UNLIKE * min(expected_px, blur_px) + UNLIKE_PX
 
 
 def _judge(routine: Routine, found: Estimate, instrument: Instrument, rules: Rules) -> tuple[Routine, Wish | None]:
@@ -215,18 +131,42 @@ def _judge(routine: Routine, found: Estimate, instrument: Instrument, rules: Rul
     if abs(z) <= CONVERGED_H * h and sigma <= SURE_H * h and _stigmated(routine, found, stigmators, h):
         return _converged(routine, found, stigmators, rules)
     one_way = (found.p_wrong_direction or 0.0) <= max(rules.p_wrong_direction, 0.5 if abs(z) < h else 0.0)
-    if not one_way or sigma > max(WORTH_H * h, SURE_SHARE * abs(z)):
+    nowhere = abs(z) <= CONVERGED_H * h and stigmators is None and not bearable(found, h)
+    if nowhere or not one_way or sigma > max(WORTH_H * h, SURE_SHARE * abs(z)):
         return _probe(routine, None, instrument, rules)
     if routine.spent >= rules.dose_frames:
         return give_up(routine, "budget", rules)
     return _correct(routine, z, stigmators, rules)
 
 
+def _with_prior(routine: Routine, found: Estimate, instrument: Instrument) -> Estimate:
+    prior, now = routine.prior, routine.now
+    return found if prior is None else belief.fused(found, prior, instrument, (now.stigmator_x, now.stigmator_y))
+
+
+def _stood_in_focus(routine: Routine, found: Estimate, instrument: Instrument) -> bool:
+    """Does the bracket say of its first frame what was believed: that it was in focus? Then nobody needs another."""
+    focus_m, sigma, h = found.in_focus_working_distance_m, found.sigma_m or 0.0, found.half_depth_of_focus_m or 1.0
+    if focus_m is None or sigma > SURE_H * h or routine.spent != len(routine.evidence):
+        return False
+    at_home = abs(routine.evidence[0].working_distance_m - focus_m) <= CONVERGED_H * h
+    no_turn = _stigmator_change(routine, found, instrument, h) is None
+    return at_home and no_turn and _stigmated(routine, found, None, h)
+
+
+def _converged_at_home(routine: Routine, found: Estimate, rules: Rules) -> tuple[Routine, Wish | None]:
+    """Back to where the first frame showed it, or the little further that the bracket told."""
+    done, wish = _correct(routine, found.defocus_m or 0.0, None, rules)
+    if done.phase is Phase.HELD:
+        return done, wish
+    return replace(done, phase=Phase.CONVERGED, verified_m=routine.began.working_distance_m, probes=0), wish
+
+
 def _converged(
     routine: Routine, found: Estimate, stigmators: tuple[float, float] | None, rules: Rules
 ) -> tuple[Routine, Wish | None]:
     """What was measured is within reach of perfect: say so, and take the rest of the way, which needs no picture."""
-    done = replace(routine, verified_m=_now(routine).working_distance_m, probes=0, reason=None)
+    done = replace(routine, verified_m=routine.now.working_distance_m, probes=0, reason=None)
     z, sigma, h = found.defocus_m or 0.0, found.sigma_m or 0.0, found.half_depth_of_focus_m or 1.0
     wish = None
     if rules.steer and (stigmators is not None or abs(z) > max(TRIM_H * h, sigma)):
@@ -237,9 +177,16 @@ def _converged(
 
 def _stigmated(routine: Routine, found: Estimate, change: tuple[float, float] | None, h: float) -> bool:
     """Is the astigmatism that is left known to be small, or past what this routine can learn of it?"""
+    if not bearable(found, h):
+        return False
     if change is not None:
         return _size(found) <= CONVERGED_H * h
     return (found.sigma_astigmatism_m or 0.0) <= SURE_H * h or routine.probes >= ENOUGH_PROBES
+
+
+def bearable(found: Estimate, h: float) -> bool:
+    """Lines all one way tell astigmatism along one axis only: what may be there for all one knows counts as there."""
+    return _size(found) + (found.sigma_astigmatism_m or 0.0) <= LEFT_H * h
 
 
 def _size(found: Estimate) -> float:
@@ -253,7 +200,8 @@ def _stigmator_change(
     if found.astigmatism_m is None or instrument.stigmator_matrix_m is None or routine.stigmated >= MAX_STIGMATED:
         return None
     ax, ay = found.astigmatism_m
-    if _size(found) < max(ASTIGMATISM_H * h, 3.0 * (found.sigma_astigmatism_m or 0.0)):
+    sigmas = CERTAIN if bearable(found, h) else LIKELY
+    if _size(found) < max(ASTIGMATISM_H * h, sigmas * (found.sigma_astigmatism_m or 0.0)):
         return None
     (xx, xy), (yx, yy) = instrument.stigmator_matrix_m
     determinant = xx * yy - xy * yx
@@ -265,10 +213,10 @@ def _stigmator_change(
 def _correct(
     routine: Routine, z_m: float, stigmators: tuple[float, float] | None, rules: Rules
 ) -> tuple[Routine, Wish | None]:
-    now, play, (x, y) = _now(routine), routine.play, stigmators or (0.0, 0.0)
+    now, play, (x, y) = routine.now, routine.play, stigmators or (0.0, 0.0)
     assert play is not None  # there is evidence
     wanted = Move(play.command_for(play.lens_m - z_m), now.stigmator_x + x, now.stigmator_y + y)
-    move = gate(wanted, now, _home(routine).working_distance_m, rules.envelope)
+    move = gate(wanted, now, routine.began.working_distance_m, rules.envelope)
     if {"limit_absolute", "limit_cumulative"} & set(move.limits):
         return give_up(routine, next(name for name in move.limits if name != "limit_step"), rules)
     wish = Wish(Kind.CORRECT, move, f"defocus {z_m * 1e6:+.2f} um")
@@ -279,7 +227,7 @@ def _correct(
 def _probe(
     routine: Routine, blur_px: float | None, instrument: Instrument, rules: Rules
 ) -> tuple[Routine, Wish | None]:
-    """A known change whose effect tells the sign: first one side of home, then the other, then wider."""
+    """A known change whose effect tells the sign: beyond where focus is believed to be, else around home."""
     if not rules.steer:
         return replace(routine, phase=Phase.MEASURING), None
     if routine.probes >= MAX_PROBES:
@@ -287,52 +235,15 @@ def _probe(
     if routine.spent >= rules.dose_frames:
         return give_up(routine, "budget", rules)
     if routine.probes == 0:
-        routine = replace(routine, probe_h=_probe_size_h(blur_px))
-    newest = routine.evidence[-1]
-    alpha = instrument.alpha_rad or ALPHA_GUESS_RAD
-    h = half_depth_of_focus_m(newest.pixel_size_m, alpha, instrument.fw50_m)
-    home = _home(routine)
-    crossing = _across(routine, h, rules)
-    if crossing is not None:
-        wish = Wish(Kind.PROBE, crossing, "probe beyond focus")
-        return replace(routine, phase=Phase.PROBING, probes=routine.probes + 1), wish
-    reach = routine.probe_h * (1 + routine.probes // 2) * h
-    sides = (1.0, -1.0) if routine.probes % 2 == 0 else (-1.0, 1.0)
-    moves = [_towards(routine, side * reach, rules) for side in sides]
-    # The side that is asked for, unless the other one reaches further within the limits.
-    move = max(moves, key=lambda m: round(abs(m.working_distance_m - home.working_distance_m) / h, 3))
-    if abs(move.working_distance_m - home.working_distance_m) < SMALLEST_PROBE_H * h:
+        routine = replace(routine, probe_h=probing.probe_size_h(blur_px))
+    h = probing.half_depth_m(routine, instrument)
+    crossing = probing.across(routine, h, rules)
+    move = probing.around(routine, h, rules) if crossing is None else crossing
+    way_m = probing.way_m(routine, move)
+    if crossing is None and abs(way_m) < probing.SMALLEST_PROBE_H * h:
         return give_up(routine, next(iter(move.limits), "limit_absolute"), rules)
-    wish = Wish(
-        Kind.PROBE, move, f"probe {(move.working_distance_m - home.working_distance_m) * 1e6:+.2f} um from home"
-    )
-    return replace(routine, phase=Phase.PROBING, probes=routine.probes + 1), wish
-
-
-def _across(routine: Routine, h: float, rules: Rules) -> Move | None:
-    """A little beyond where focus is believed to be, seen from the newest frame: two frames that have it between them
-    tell most. None where nothing is believed yet, or where that is too short a way."""
-    found, play, now = routine.estimate, routine.play, _now(routine)
-    if found is None or not found.answered or found.defocus_m is None or play is None:
-        return None
-    beyond_m = max(ACROSS_H * h, 2.0 * (found.sigma_m or 0.0))
-    lens_m = play.lens_m - found.defocus_m - (beyond_m if found.defocus_m > 0.0 else -beyond_m)
-    wanted = replace(now, working_distance_m=play.command_for(lens_m))
-    move = gate(wanted, now, _home(routine).working_distance_m, rules.envelope)
-    return None if abs(move.working_distance_m - now.working_distance_m) < SMALLEST_PROBE_H * h else move
-
-
-def _towards(routine: Routine, way_m: float, rules: Rules) -> Move:
-    home, now = _home(routine), _now(routine)
-    wanted = replace(home, working_distance_m=home.working_distance_m + way_m)
-    return gate(wanted, now, home.working_distance_m, rules.envelope)
-
-
-def _probe_size_h(blur_px: float | None) -> float:
-    """Half the defocus that this blur may mean: sigma = z / (4 h) pixels."""
-    if blur_px is None:
-        return PROBE_UNKNOWN_H
-    return min(max(1.5 + 0.5 * 4.0 * blur_px, PROBE_H[0]), PROBE_H[1])
+    reason = "probe beyond focus" if crossing is not None else f"probe {way_m * 1e6:+.2f} um from home"
+    return replace(routine, phase=Phase.PROBING, probes=routine.probes + 1), Wish(Kind.PROBE, move, reason)
 
 
 def give_up(routine: Routine, reason: str, rules: Rules) -> tuple[Routine, Wish | None]:
@@ -341,7 +252,7 @@ def give_up(routine: Routine, reason: str, rules: Rules) -> tuple[Routine, Wish 
     acquire = "average 4 frames of this site, or go to a site with texture" if reason == "featureless" else None
     if not routine.evidence:
         return held, None
-    home, now = _home(routine), _now(routine)
+    home, now = routine.began, routine.now
     target = replace(home, working_distance_m=routine.restore_to or home.working_distance_m, limits=())
     if rules.steer and _differ(target, now):
         return held, Wish(Kind.RESTORE, gate(target, now, home.working_distance_m, rules.envelope), reason, acquire)
@@ -350,20 +261,8 @@ def give_up(routine: Routine, reason: str, rules: Rules) -> tuple[Routine, Wish 
 
 def forget_scene(routine: Routine) -> Routine:
     """Another scene: its spectra say nothing of the next one; what was verified in metres stays."""
-    if routine.phase in (Phase.CONVERGED, Phase.IDLE):
-        return replace(
-            routine, evidence=(), home=None, spent=0, probes=0, stigmated=0, sharpest=None
-        )  # where the lens stands is still known
-    return begin(routine.verified_m)
-
-
-def _now(routine: Routine) -> Move:
-    assert routine.at is not None  # there is evidence
-    return routine.at
-
-
-def _home(routine: Routine) -> Move:
-    return routine.home or _now(routine)
+    settled = routine.phase in (Phase.CONVERGED, Phase.IDLE)
+    return routine.anew(routine.phase if settled else Phase.MEASURING)
 
 
 def _differ(a: Move, b: Move) -> bool:

@@ -8,13 +8,14 @@ else: an aligner of its own goes wrong where the transfer changes sign.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control.cells import FINE_BINS, STILL_PX, Samples, cells
+from agent.control.cells import FINE_BINS, STILL_PX, Samples, cells, gather
 from agent.control.spectra import PATCH_PX
 from agent.control.wave import WaveTransfer
 from calibration.optics import disc_transfer_of_square
@@ -29,6 +30,7 @@ INAUDIBLE = 0.1  # signal to noise of a cell below which a slightly wrong noise 
 MIXING = 1 / 4  # bins squared: how far a sine window spreads each axis of the spectrum
 AUDIBLE_WIDE = 0.08  # the same over 31 x 31 samples, where chance has less say
 FEW = 6  # hypotheses at a time: their transfers stay in the processor's cache
+FULL = 4600  # cells of a picture that is heard everywhere
 DARK = 1e-4  # of full transfer squared: no real pupil follows a uniform disc in its far rings
 
 
@@ -99,11 +101,18 @@ class Scene:
         """Sum over patches with the magnification change a working distance brings (per metre)."""
         self.scale_per_m = scale_per_m
         if scale_per_m not in self.crosses:
-            aligned = [self._undo_scale(*each, scale_per_m) for each in zip(self.whitened, self.views, strict=True)]
-            self.crosses[scale_per_m] = self._crossed(aligned)
+            self.crosses[scale_per_m] = self._crossed(self._unscaled())
         self.cross = self.crosses[scale_per_m]
         self._registered: dict[bytes, Real] = {}  # shifts to half a coarse pixel -> refined
         self.align(self.shifts)
+
+    def _unscaled(self) -> list[Complex]:
+        return [self._undo_scale(*each, self.scale_per_m) for each in zip(self.whitened, self.views, strict=True)]
+
+    def aligned(self) -> list[Complex]:
+        """Of each frame the whitened samples of every patch, magnification and shifts undone: (patch, sample)."""
+        turns = (self.samples.turn(shift) for shift in self.shifts)
+        return [each * turn for each, turn in zip(self._unscaled(), turns, strict=True)]
 
     def _crossed(self, aligned: Sequence[Complex]) -> Complex:
         """(pair, sample): mean over patches of the first times the second's conjugate."""
@@ -142,16 +151,19 @@ class Scene:
         ax = np.array([[at.ax_m + view.stigmation_m[0] for view in self.views] for at in hypotheses])
         ay = np.array([[at.ay_m + view.stigmation_m[1] for view in self.views] for at in hypotheses])
         alpha = np.array([[self.column.alpha_rad * at.alpha_factor] for at in hypotheses])
+        h = self.transfer_at(z, ax, ay, alpha)
+        return np.asarray(h * _gains(hypotheses), np.float32) if hypotheses[0].gains else h
+
+    def transfer_at(self, z: Real, ax: Real, ay: Real, alpha: Real) -> Real32:
+        """Of what each frame is out of focus by, (hypothesis, frame) each; alpha (hypothesis, 1)."""
         if self.column.wavelength_m is not None:
-            return self._wave(z, ax, ay, np.broadcast_to(alpha, z.shape)) * _gains(hypotheses)
+            return self._wave(z, ax, ay, np.broadcast_to(alpha, z.shape))
         # |A k|^2 = k^2 (z^2 + |a|^2) + 2 z [ax (kx^2 - ky^2) + 2 ay kx ky], as one product over all hypotheses
         factors = np.stack([z**2 + ax**2 + ay**2, 2.0 * z * ax, 2.0 * z * ay], axis=-1) * alpha[..., None] ** 2
         square = factors.astype(np.float32) @ self._terms
         if self.column.pupil == "gaussian":
-            h = np.exp(np.maximum(square, np.float32(0.0)) * np.float32(-0.125))
-        else:
-            h = disc_transfer_of_square(square)
-        return np.asarray(h * _gains(hypotheses), np.float32) if hypotheses[0].gains else h
+            return np.asarray(np.exp(np.maximum(square, np.float32(0.0)) * np.float32(-0.125)), np.float32)
+        return disc_transfer_of_square(square)
 
     def _wave(self, z: Real, ax: Real, ay: Real, alpha: Real) -> Real32:
         assert self.column.wavelength_m is not None
@@ -165,16 +177,52 @@ class Scene:
         self._scanned = {(self.column, few): self.transfer(few) for few in _few(hypotheses)}
         return np.concatenate([self._by_power(h) for h in self._scanned.values()])
 
-    def _by_power(self, h: Real32) -> Real:
+    def by_power(self, z: Real, ax: Real, ay: Real, alpha: Real, *, rounds: int = 3) -> Real:
+        """The same where each frame has a defocus of its own: (hypothesis, frame) each; alpha (hypothesis, 1)."""
+        parts = self._parts(len(z))
+        return np.concatenate(
+            [self._by_power(self.transfer_at(z[p], ax[p], ay[p], alpha[p]), rounds=rounds) for p in parts]
+        )
+
+    def by_transfer(self, h: Real32, *, rounds: int = 3) -> Real:
+        """The same where the transfers are there already: (hypothesis, frame, cell)."""
+        return np.concatenate([self._by_power(h[part], rounds=rounds) for part in self._parts(len(h))])
+
+    def _parts(self, hypotheses: int) -> list[slice]:
+        few = max(1, FEW * FULL // max(self.active.size, 1))
+        return [slice(i, i + few) for i in range(0, hypotheses, few)]
+
+    def _by_power(self, h: Real32, *, rounds: int = 3) -> Real:
         power = h**2 + np.float32(DARK)
+        excess = self.heard - np.float32(1.0)
         weighted = power
-        for _ in range(3):  # reweighted moments of the object's power: the maximum likelihood within its noise
-            top = (weighted * (self.heard - 1)).sum(axis=1)
-            found = np.maximum(top, 0) / np.maximum((weighted * power).sum(axis=1), np.float32(1e-12))
+        for _ in range(rounds):  # reweighted moments of the object's power: the maximum likelihood within its noise
+            top = np.einsum("hfc,fc->hc", weighted, excess)
+            found = np.maximum(top, 0) / np.maximum(np.einsum("hfc,hfc->hc", weighted, power), np.float32(1e-12))
             expected = 1 + found[:, None] * power
             weighted = power / expected**2
         each = (self.heard - self.heard / expected - np.log(expected)).sum(axis=1)
         return np.asarray(each.astype(np.float64) @ self.weight[self.active])
+
+    def gathered(self) -> "Scene":
+        """For searches by power alone: the heard cells in groups of like frequency, a tenth as many.
+
+        Powers add up, so a group says nothing false; it only forgets how the object's power differs within it.
+        """
+        groups = gather(*(each[self.active] for each in (cells().fx, cells().fy)))
+        weight, samples = self.trust, self.weight[self.active]
+        total = groups.sum(weight)
+        few = copy(self)
+        few.heard = (groups.sum(weight * self.heard) / total).astype(np.float32)
+        # As many samples as their mean is worth: strong cells among weak ones count for more than all the others.
+        loud = weight * self.heard.mean(axis=0)
+        few.weight = groups.sum(loud) ** 2 / groups.sum(loud**2 / samples)
+        few.active = np.arange(total.size)
+        few.trust = few.weight
+        kx, ky = few._k = (groups.sum(weight * self._k[0]) / total, groups.sum(weight * self._k[1]) / total)
+        few._terms = np.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky]).astype(np.float32)
+        few._diffraction = None
+        return few
 
     def likelihood(self, hypotheses: Sequence[Hypothesis]) -> Real:
         """Log likelihood with the present shifts: how much of the signal lies along the expected direction."""

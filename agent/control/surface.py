@@ -30,6 +30,7 @@ class PatchAnswer:
     centre_px: tuple[float, float]  # x, y from the frame's centre
     defocus_m: float | None  # of the reference frame; None: it has nothing to say
     sigma_m: float | None
+    used: bool = True  # False: it did not go with the others, and was left out
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,16 @@ class Surface:
     expected: Real  # (n,) the same as the answer has it, over `through_m`
     through_m: Real  # (n,)
     patches: tuple[PatchAnswer, ...]
+    slope_m_per_px: tuple[float, float]  # of defocus over the field; zeros: level as far as it can tell
 
 
 def surface(evidence: Sequence[Evidence], instrument: Instrument) -> tuple[Estimate, Surface | None]:
     """The estimate for the last frame, and what lies behind it; None where it found nothing to compare."""
     found, known = solved(evidence, instrument)
-    return found, None if known is None else _surface(known)
+    return found, None if known is None else _surface(known, evidence[-1].centres_px)
 
 
-def _surface(known: Solved) -> Surface:
+def _surface(known: Solved, centres_px: NDArray[np.float32]) -> Surface:
     scene, h, best = known.scene, known.h, known.at
     offsets = np.array([view.offset_m for view in scene.views])
     first = offsets[0]
@@ -75,7 +77,8 @@ def _surface(known: Solved) -> Surface:
         passed=measured,
         expected=expected,
         through_m=through,
-        patches=tuple(_patch(known, number) for number in range(len(scene.views[0].spectra))),
+        patches=_patches(known, centres_px),
+        slope_m_per_px=(known.slope_h_per_px[0] * h, known.slope_h_per_px[1] * h),
     )
 
 
@@ -92,24 +95,24 @@ def _passed(scene: Scene, best: Hypothesis, through_m: Real) -> tuple[Real, Real
     return np.asarray(measured, np.float64), np.asarray((last**2 * power).sum(axis=1) / total, np.float64)
 
 
-def _patch(known: Solved, number: int) -> PatchAnswer:
-    views = [
-        replace(view, spectra=view.spectra[number : number + 1], centres_px=view.centres_px[number : number + 1])
-        for view in known.scene.views
-    ]
-    x, y = (float(value) for value in views[0].centres_px[0])
-    alone = Scene(views, known.scene.column, independent=known.independent)
-    if alone.active.size == 0:
-        return PatchAnswer((x, y), None, None)
-    alone.set_scale(known.scene.scale_per_m)
-    alone.align(known.scene.shifts)
+def _patches(known: Solved, centres_px: NDArray[np.float32]) -> tuple[PatchAnswer, ...]:
+    """Of every part of the field; those that were left out say nothing."""
     grid = known.at.z_m + np.linspace(-PATCH_H, PATCH_H, PATCH_POINTS) * known.h
-    nats = alone.likelihood([replace(known.at, z_m=float(z)) for z in grid]) / TEMPER
+    curves = known.patchwise.likelihood([replace(known.at, z_m=float(z)) for z in grid]) / TEMPER
+    told = {number: _answer(grid, nats, known.h) for number, nats in zip(known.patches, curves, strict=True)}
+    return tuple(
+        PatchAnswer((float(x), float(y)), *told.get(number, (None, None)), used=number in told)
+        for number, (x, y) in enumerate(centres_px)
+    )
+
+
+def _answer(grid: Real, nats: Real, h: float) -> tuple[float | None, float | None]:
+    """Defocus and its sigma; None where there is no summit within the grid, or none that chance could not make."""
     top = int(np.argmax(nats))
     if not 0 < top < len(grid) - 1 or float(np.ptp(nats)) < HEARD_NATS / TEMPER:
-        return PatchAnswer((x, y), None, None)
+        return None, None
     before, at, after = nats[top - 1 : top + 2]
     step, bend = float(grid[1] - grid[0]), float(2.0 * at - before - after)
     shift = 0.5 * (after - before) / max(bend, 1e-12) * step
-    sigma = max(step / float(np.sqrt(max(bend, 1e-12))), FINEST_H * known.h)
-    return PatchAnswer((x, y), float(grid[top]) + float(shift), sigma)
+    sigma = max(step / float(np.sqrt(max(bend, 1e-12))), FINEST_H * h)
+    return float(grid[top]) + float(shift), sigma

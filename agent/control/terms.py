@@ -1,9 +1,11 @@
 """What the instrument and the configuration allow the decision, in one piece: a reload replaces it as such."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from agent.control.envelope import Envelope
 from agent.control.estimate import Instrument
+from agent.control.recipe import Recipe
 from engines.score_scale import ScoreScale
 
 
@@ -21,7 +23,9 @@ class Terms:
     source: str = ""  # empty: the first that sends frames
     stale_after_s: float = 5.0
     stale_after_frame_times: float = 5.0
-    recipes: frozenset[str] = frozenset()
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)  # recipes that cannot be used, and why
+    defect_threshold: float = 0.0  # the defect model's own
     live_budget: float = 0.25  # share of the time that depth and defects may take on live frames
     publish_depth: bool = False
     height_scale: float | None = None  # of the certificate: None where nothing vouches for heights

@@ -8,7 +8,7 @@ import pytest
 from agent.control import actuator, focus
 from agent.control.dose import nothing_seen
 from agent.control.envelope import Envelope
-from agent.control.estimate import Instrument
+from agent.control.estimate import Instrument, estimate
 from agent.control.focus import Routine, Rules
 from agent.messages import Kind, Optics, Phase
 from tests.simulator import ALPHA_RAD, H_M, MARGIN, frame, scene
@@ -121,13 +121,13 @@ def test_a_lens_that_was_always_inverted_finds_focus_all_the_same() -> None:
 
 def test_nothing_is_surprising_where_focus_stays_where_it_was_believed() -> None:
     frames = seen("blobs", [9.0, 3.0, 0.0])
-    before = focus.estimate(frames[:2], KNOWN)
-    assert actuator.fault(frames, before, focus.estimate(frames, KNOWN), instrument=KNOWN) is None
+    before = estimate(frames[:2], KNOWN)
+    assert actuator.fault(frames, before, estimate(frames, KNOWN), instrument=KNOWN) is None
 
 
 def test_without_a_known_magnification_no_lens_is_called_mirrored() -> None:
     frames = seen("blobs", [9.0, 3.0])
-    assert not actuator.mirrored(frames, focus.estimate(frames, KNOWN), KNOWN)
+    assert not actuator.mirrored(frames, estimate(frames, KNOWN), KNOWN)
 
 
 # --- why nothing is seen ---

@@ -1,14 +1,15 @@
 """The focus routine closed over the second simulator: what it asks for is applied, and the next frame shows it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
 import pytest
 
-from agent.control import focus
+from agent.control import doubting, focus
+from agent.control.belief import Prior
 from agent.control.envelope import Envelope, Move
-from agent.control.estimate import Instrument
+from agent.control.estimate import Estimate, Instrument
 from agent.control.focus import Routine, Rules, Wish
 from agent.evidence import coarser
 from agent.messages import Evidence, Kind, Phase
@@ -193,3 +194,81 @@ def test_stigmators_are_turned_with_the_inverse_of_their_matrix() -> None:
     left = (1.0e-6 + 20e-6 * turned.stigmator_x + 2e-6 * turned.stigmator_y,
             -0.6e-6 - 2e-6 * turned.stigmator_x + 20e-6 * turned.stigmator_y)  # fmt: skip
     assert np.hypot(*left) < 0.4 * H_M
+
+
+# --- what a scene before taught ---
+
+
+def believed(in_focus_h: float) -> Prior:
+    return Prior(5e-3 + in_focus_h * H_M, 0.3 * H_M, (0.0, 0.0), 0.2 * H_M, (0.0, 0.0))
+
+
+def test_a_site_that_is_as_it_was_believed_to_be_takes_two_frames() -> None:
+    bench = Bench("blobs", 0.2, routine=replace(focus.begin(), prior=believed(-0.1)))
+    assert bench.run() is Phase.CONVERGED
+    assert bench.taken == 2
+    assert abs(bench.start_h + bench.offset_m / H_M) < 0.4  # where it was sent back to
+    assert bench.routine.verified_m == 5e-3
+
+
+def test_a_belief_that_is_wrong_leads_nowhere() -> None:
+    bench = Bench("blobs", 6.0, routine=replace(focus.begin(), prior=believed(0.0)))
+    assert bench.run() is Phase.CONVERGED
+    assert abs(bench.defocus_h) < 0.5
+    assert bench.taken >= 3
+
+
+# --- pictures that do not belong to their header ---
+
+
+def test_a_picture_of_the_place_before_is_found_out_by_a_second_look() -> None:
+    bench = Bench("blobs", 9.0)
+    first, probe = focus.observe(bench.routine, bench.look(), blur_px=2.0, instrument=KNOWN, rules=bench.rules)
+    assert probe is not None
+    stale = msgspec.structs.replace(bench.look(), working_distance_m=probe.move.working_distance_m)
+    second, again = focus.observe(first, stale, blur_px=2.0, instrument=KNOWN, rules=bench.rules)
+    assert again is not None and (again.kind, again.move.working_distance_m) == (
+        Kind.VERIFY,
+        probe.move.working_distance_m,
+    )
+    bench.offset_m = probe.move.working_distance_m - 5e-3
+    third, back = focus.observe(second, bench.look(), blur_px=4.0, instrument=KNOWN, rules=bench.rules)
+    assert (third.phase, third.reason) == (Phase.HELD, "inconsistent")
+    assert back is not None and (back.kind, back.move.working_distance_m) == (Kind.RESTORE, 5e-3)
+
+
+def test_focus_half_way_is_believed_once_it_was_looked_at_twice() -> None:
+    bench = Bench("blobs", -1.5)  # the first probe is as far beyond focus
+    kinds = []
+    for blur_px in (0.4, 0.4, 0.4):
+        bench.routine, wish = focus.observe(
+            bench.routine, bench.look(), blur_px=blur_px, instrument=KNOWN, rules=bench.rules
+        )
+        assert wish is not None
+        kinds.append(wish.kind)
+        bench.offset_m = (3.0 * H_M) if wish.kind is Kind.PROBE else wish.move.working_distance_m - 5e-3
+    assert kinds == [Kind.PROBE, Kind.VERIFY, Kind.CORRECT]
+    assert abs(bench.start_h + bench.offset_m / H_M) < 0.5
+
+
+@pytest.mark.parametrize(("fitted", "strange"), [(1.0, False), (1.35, False), (0.7, False), (1.9, True), (0.5, True)])
+def test_an_angle_far_off_its_certificate_is_a_contradiction(fitted: float, strange: bool) -> None:
+    found = Estimate(5e-3, 0.0, 0.1 * H_M, (0.0, 0.0), 0.1 * H_M, 0.5, fitted * ALPHA_RAD, H_M)
+    assert doubting.strange_angle(found, Instrument(alpha_rad=ALPHA_RAD, alpha_sigma_rad=1e-4)) is strange
+    assert not doubting.strange_angle(found, KNOWN)  # an angle that is taken as given is not fitted
+
+
+def test_a_probe_leaves_the_stigmators_as_they_were_turned() -> None:
+    bench = Bench("blobs", 3.0)
+    began = focus.observe(bench.routine, bench.look(), blur_px=1.0, instrument=KNOWN, rules=bench.rules)[0]
+    turned = msgspec.structs.replace(bench.look(), stigmator_x=0.25)
+    _, wish = focus.observe(began, turned, blur_px=1.0, instrument=KNOWN, rules=bench.rules)
+    assert wish is not None and (wish.kind, wish.move.stigmator_x) == (Kind.PROBE, 0.25)
+
+
+def test_astigmatism_that_may_be_there_for_all_one_knows_is_no_focus() -> None:
+    """Straight lines leave it open along their own direction."""
+    h = H_M
+    known = Estimate(5e-3, 0.1 * h, 0.1 * h, (0.7 * h, 0.0), 0.5 * h, 0.4, ALPHA_RAD, h)
+    assert not focus.bearable(known, h)
+    assert focus.bearable(replace(known, sigma_astigmatism_m=0.2 * h), h)
