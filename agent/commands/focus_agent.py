@@ -5,18 +5,21 @@ In control mode with a lease, on a virtual clock; the models, the terms and the 
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
 
 from agent.commands.run import CPU, terms
+from agent.control.estimate import Instrument
 from agent.decide import Decider
 from agent.errors import ConfigurationError, MalformedFrameError
-from agent.messages import Ack, Asked, Decision, Frame, Mode, ModeRequest, Phase
+from agent.messages import Ack, Asked, Decision, Evidence, Frame, Mode, ModeRequest, Phase
 from agent.perceive import FocusModel, Perceiver
 from agent.settings import Focus, Settings
 from agent.wire import array1
 from calibration.certificate import Certificate
+from calibration.evaluate.focus_bound import bound
 from calibration.evaluate.focus_method import End, Part, Wish, Word
 from engines.autofocus import Autofocus
 from engines.errors import BackendMissingError, PackageError
@@ -41,7 +44,7 @@ class AgentMethod:
             certificate.save(path)
             # The defaults: nothing of the configuration of an agent that runs beside the bench.
             allowed = terms(Settings.model_construct(focus=Focus.model_construct(certificate=path)))
-        self._decider = Decider(allowed, boot=session)
+        self._decider, self._instrument = Decider(allowed, boot=session), allowed.instrument
         self._perceiver = Perceiver(self._model)
         self._asked: list[Asked] = [ModeRequest(mode=Mode.CONTROL, lease_s=LEASE_S, controller="bench")]
         self._evidence = self._spent = 0
@@ -80,7 +83,7 @@ class AgentMethod:
         phase = self._decider.routine.phase
         end = ENDS.get(phase)
         reason = (self._decider.routine.reason or "held") if end is End.HELD else ""
-        asked = decision.suggestion
+        asked, held = decision.suggestion, self._decider.routine.evidence
         return Word(
             evidence=self._evidence,
             end=end,
@@ -88,7 +91,13 @@ class AgentMethod:
             wish=None if asked is None else Wish(asked, frame.reference),
             focus=told,
             holding=standing if end is None else None,
+            floor=partial(_floor, held, self._instrument) if len(held) > 1 else None,
         )
+
+
+def _floor(evidence: Sequence[Evidence], instrument: Instrument, z_m: float, a_m: tuple[float, float]) -> float:
+    """Least sigma of defocus, metres, of what the routine holds."""
+    return bound(evidence, instrument, defocus_m=z_m, astigmatism_m=a_m).sigma_z_m
 
 
 def made() -> AgentMethod:

@@ -172,6 +172,8 @@ class Episode:
             x, y = self.scope.astigmatism_m
             true = (x / h, y / h)
             said = replace(said, astigmatism_h=(ax / h, ay / h), sigma_astigmatism_h=sigma / h, true_astigmatism_h=true)
+        if word.floor is not None:
+            said = replace(said, floor_h=word.floor(self.scope.defocus_m, self.scope.astigmatism_m) / h)
         self.spent.said.append(said)
 
     def _timed(self, call: Callable[..., None], *given: object) -> None:

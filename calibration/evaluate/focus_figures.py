@@ -13,6 +13,7 @@ from calibration.evaluate.focus_rows import Row, Said
 WILSON = 1.96  # sigma: 95 %
 WORSE_H = 0.25  # further from focus than that than if nobody had done anything
 ONE_SIGMA, TWO_SIGMA = 1.0, 1.96  # of a Gaussian 68.3 and 95 %
+MEDIAN_OF_SIGMA = 0.6745  # the median of the absolute value of a Gaussian
 LINE_FOCUS = 0.35  # relative: |z| so near |a| is at a line focus
 
 
@@ -69,6 +70,7 @@ class Figures:
     defocus: Coverage
     astigmatism: Coverage
     last: Coverage  # of the last defocus of each episode
+    over_floor: float | None  # the usual error of defocus over its Cramer-Rao bound; None: no method told its frames
     took_ms: "Times | None"
     reasons: dict[str, int]  # of those that did not converge
 
@@ -145,6 +147,7 @@ def figures(rows: Sequence[Row]) -> Figures:
         defocus=_covered([each.off for each in said]),
         astigmatism=_covered([off for each in said for off in astigmatism_off(each)]),
         last=_covered([row.said[-1].off for row in rows if row.said]),
+        over_floor=_over_floor(said),
         took_ms=_times([ms for row in rows for ms in row.took_ms]),
         reasons=_reasons(rows),
     )
@@ -171,6 +174,12 @@ def astigmatism_off(said: Said) -> tuple[float, ...]:
 def _covered(off: Sequence[float]) -> Coverage:
     one, two = (sum(abs(each) <= limit for each in off) for limit in (ONE_SIGMA, TWO_SIGMA))
     return Coverage(counted(one, len(off)), counted(two, len(off)))
+
+
+def _over_floor(said: Sequence[Said]) -> float | None:
+    """The usual error over the least that Cramer and Rao allow; 1 for an estimator that has reached it."""
+    ratios = [abs(each.defocus_h - each.true_h) / each.floor_h for each in said if each.floor_h]
+    return float(np.median(ratios)) / MEDIAN_OF_SIGMA if ratios else None
 
 
 def _times(ms: Sequence[float]) -> Times | None:

@@ -3,7 +3,7 @@
 All methods see the same bytes and are obeyed within the same limits. Truth is never in what they are given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -12,6 +12,7 @@ from agent.messages import Ack, FocusState, FrameRef, Suggestion
 from calibration.certificate import Certificate
 
 Part = bytes | memoryview
+Floor = Callable[[float, tuple[float, float]], float]  # true defocus and astigmatism -> least sigma of defocus; metres
 
 
 class End(StrEnum):
@@ -40,6 +41,7 @@ class Word:
     wish: Wish | None = None
     focus: FocusState | None = None  # where it tells what it knows
     holding: str | None = None  # a condition of the stream for which it says nothing now
+    floor: Floor | None = None  # of the frames that its estimate came from, for whoever knows the truth
 
 
 class Method(Protocol):

@@ -16,6 +16,7 @@ class Said:
     astigmatism_h: tuple[float, float] | None = None
     sigma_astigmatism_h: float | None = None
     true_astigmatism_h: tuple[float, float] | None = None
+    floor_h: float | None = None  # Cramer and Rao's least sigma of defocus from the same frames
 
     @property
     def off(self) -> float:

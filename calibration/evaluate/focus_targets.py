@@ -18,6 +18,7 @@ IN_FRAMES = 0.95
 WORSE, FALSE, LOCKED = 0.005, 0.01, 0.01
 COVER_68, COVER_95 = (0.65, 0.71), (0.93, 0.97)
 ROUND_H, ROUND_FRAMES = 0.3, 6
+OVER_FLOOR = 1.5
 STEP_MS = 300.0
 
 
@@ -51,6 +52,7 @@ def targets(rows: Sequence[Row]) -> tuple[Target, ...]:
         *_coverage("defocus", figures(rows).defocus),
         *_coverage("astigmatism", figures(rows).astigmatism),
         *_astigmatism(bright),
+        _floor(rows),
         _time(rows),
     )
 
@@ -115,6 +117,15 @@ def _coverage(what: str, known: Coverage) -> list[Target]:
         _between(f"68 % intervals of {what}", known.within_68, COVER_68),
         _between(f"95 % intervals of {what}", known.within_95, COVER_95),
     ]
+
+
+def _floor(rows: Sequence[Row]) -> Target:
+    """Of all that was told; a lens with play stands where nobody knows, and that is in the error."""
+    value, n = figures(rows).over_floor, sum(each.floor_h is not None for row in rows for each in row.said)
+    name, asked = "usual error of defocus over its Cramer-Rao bound", f"<= {OVER_FLOOR:g}"
+    if value is None:
+        return Target(name, asked, "", None, "", n)
+    return Target(name, asked, f"{value:.2f}", value <= OVER_FLOOR, f"{abs(value - OVER_FLOOR):.2f}", n)
 
 
 def _time(rows: Sequence[Row]) -> Target:
