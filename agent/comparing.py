@@ -19,6 +19,7 @@ class Compared:
 
     reference: NDArray[np.uint8] | None = None  # (h, w) as the picture, in its grey levels
     missing: str | None = None  # why one that was counted on is not there
+    pitch_px: float | None = None  # by which the picture repeats
 
 
 def compared(levels: NDArray[np.uint8], source: ReferenceSource) -> Compared:
@@ -28,8 +29,7 @@ def compared(levels: NDArray[np.uint8], source: ReferenceSource) -> Compared:
     if min(levels.shape) < STRIDE_PX:
         return Compared(missing=_too_small(levels.shape) if source.expected else None)
     if source.kind is ReferenceKind.SELF:
-        own = reference.self_reference(levels)
-        return Compared(own, NOTHING_REPEATS if own is None and source.expected else None)
+        return _with_itself(levels, expected=source.expected)
     if source.pixels is None:
         return Compared(missing=f"the {source.kind} reference was not loaded: mend the recipe")
     try:
@@ -40,6 +40,13 @@ def compared(levels: NDArray[np.uint8], source: ReferenceSource) -> Compared:
 
 def _too_small(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}x{shape[0]} pixels are too few to compare: {STRIDE_PX} a side at least"
+
+
+def _with_itself(levels: NDArray[np.uint8], *, expected: bool) -> Compared:
+    found = reference.repetition(levels)
+    if found is None:
+        return Compared(missing=NOTHING_REPEATS if expected else None)
+    return Compared(reference.median_of_copies(levels, found), pitch_px=found.period_px)
 
 
 NOTHING_REPEATS = "nothing in the picture repeats clearly: give a golden frame, or compare with none"

@@ -13,8 +13,9 @@ from typing import Any, Self
 import msgspec
 
 from agent.clock import Clock, SystemClock
+from agent.crops import Crops
 from agent.errors import JournalError
-from agent.messages import Decision, Defect, FrameRef, Lane
+from agent.messages import Decision, Defect, Flag, Inspected, Lane
 
 log = logging.getLogger("beamside.journal")
 
@@ -40,17 +41,38 @@ CREATE TABLE IF NOT EXISTS events (
 """
 INSERT = "INSERT INTO events (wall_ns, boot, topic, mode, frame, session, source, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 COLUMNS = ("event", "wall_ns", "boot", "topic", "mode", "frame", "session", "source")
-SELECT = f"SELECT {', '.join(COLUMNS)}, body FROM events WHERE event > ? ORDER BY event LIMIT ?"
-NEWEST = f"SELECT {', '.join(COLUMNS)}, body FROM events ORDER BY event DESC LIMIT ?"
+ABOUT = "(:topic IS NULL OR topic = :topic)"
+SELECT = f"SELECT {', '.join(COLUMNS)}, body FROM events WHERE event > :since AND {ABOUT} ORDER BY event LIMIT :limit"
+NEWEST = f"SELECT {', '.join(COLUMNS)}, body FROM events WHERE {ABOUT} ORDER BY event DESC LIMIT :limit"
 
 Place = tuple[str, int]  # topic, and the index within that field of the decision
+
+
+class DefectsRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of a `defects` row: what was told, and what is needed to look at it again."""
+
+    count: int
+    lane: Lane | None
+    recipe: str | None = None
+    dropped: dict[str, int] = {}
+    shape_px: tuple[int, int] | None = None  # (h, w) of the frame without its data bar
+    pixel_size_m: float | None = None
+    lot: str | None = None
+    wafer: str | None = None
+    die_x: int | None = None
+    die_y: int | None = None
+    defects: tuple[Defect, ...] = ()
+    crops: tuple[str | None, ...] = ()  # file names in crops/, of the first defects
 
 
 class Journal:
     """`write` raises JournalError while the disk refuses; `retry` tries again every RETRY_S and says how it is."""
 
-    def __init__(self, path: Path, clock: Clock, *, boot: str = "", max_rows: int = MAX_ROWS) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, *, boot: str = "", max_rows: int = MAX_ROWS, crops: Crops | None = None
+    ) -> None:
         self.path, self._clock, self._boot, self._max_rows = path, clock, boot, max_rows
+        self._crops = crops
         self._connection: sqlite3.Connection | None = None
         self._last_event = 0
         self._promised = 0  # numbers below this may have been used by any file that stood here
@@ -60,9 +82,18 @@ class Journal:
         self.reason: str | None = None  # why it is not healthy
 
     @classmethod
-    def open(cls, path: Path, clock: Clock | None = None, *, boot: str = "", max_rows: int = MAX_ROWS) -> Self:
-        """Never raises: an instrument is not stopped for its journal. See `healthy` and `reason`."""
-        journal = cls(path, clock or SystemClock(), boot=boot, max_rows=max_rows)
+    def open(
+        cls,
+        path: Path,
+        clock: Clock | None = None,
+        *,
+        boot: str = "",
+        max_rows: int = MAX_ROWS,
+        crops: Crops | None = None,
+    ) -> Self:
+        """Never raises: an instrument is not stopped for its journal. See `healthy` and `reason`. crops: where those of
+        defects go; None: nowhere."""
+        journal = cls(path, clock or SystemClock(), boot=boot, max_rows=max_rows, crops=crops)
         with suppress(JournalError):
             journal._open()
         return journal
@@ -80,7 +111,7 @@ class Journal:
             self._lost += 1
             raise JournalError(f"journal {self.path} cannot be written: {self.reason}")
         try:
-            return self._insert(decision, records)
+            return self._insert(decision, self._with_crops(decision, records))
         except JournalError:
             self._lost += 1
             raise
@@ -102,11 +133,26 @@ class Journal:
         """Records numbered above `since`, oldest first. Any thread."""
         return read(self.path, since, limit)
 
+    def flags(self) -> tuple[Flag, ...]:
+        """What to tell of the crops since the last call."""
+        return () if self._crops is None else self._crops.flags()
+
     def close(self) -> None:
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+
+    def _with_crops(self, decision: Decision, records: list[tuple[Place, bytes]]) -> list[tuple[Place, bytes]]:
+        """Crops first, the row that names them after: a row never names what was never written."""
+        seen = decision.inspected
+        if self._crops is None or seen is None or not seen.crops or not self.healthy:
+            return records
+        place = ("defects", 0)
+        # Only this process writes, and numbers grow by one: the row will have this one.
+        event = self._last_event + 1 + [each for each, _ in records].index(place)
+        names = self._crops.write(event, seen.crops)
+        return [(each, _defects(decision, names) if each == place else body) for each, body in records]
 
     def _insert(self, decision: Decision, records: list[tuple[Place, bytes]]) -> dict[Place, int]:
         frame, wall_ns = decision.frame, self._clock.wall_ns()
@@ -222,22 +268,25 @@ class Journal:
         return self.path.with_name(self.path.name + ".next")
 
 
-def read(path: Path, since: int | None = 0, limit: int = 1000) -> list[dict[str, Any]]:
-    """Records numbered above `since` (None: the newest), oldest first, each with its `body`. Raises JournalError."""
+def read(path: Path, since: int | None = 0, limit: int = 1000, *, topic: str | None = None) -> list[dict[str, Any]]:
+    """Records numbered above `since` (None: the newest), oldest first, each with its `body`. topic: of these alone.
+
+    Raises JournalError."""
     if not path.exists():
         raise JournalError(f"no journal at {path}: has `beamside run` been started with this state directory?")
     try:
         with closing(_reader(path)) as connection:
-            rows = _rows(connection, since, limit)
+            rows = _rows(connection, since, limit, topic)
     except sqlite3.Error as error:
         raise JournalError(f"journal {path} cannot be read: {_said(error)}") from error
     return [{**dict(zip(COLUMNS, row, strict=False)), "body": msgspec.json.decode(row[-1])} for row in rows]
 
 
-def _rows(connection: sqlite3.Connection, since: int | None, limit: int) -> list[tuple[Any, ...]]:
+def _rows(connection: sqlite3.Connection, since: int | None, limit: int, topic: str | None) -> list[tuple[Any, ...]]:
+    told = {"since": since, "limit": limit, "topic": topic}
     if since is not None:
-        return connection.execute(SELECT, (since, limit)).fetchall()
-    return connection.execute(NEWEST, (limit,)).fetchall()[::-1]
+        return connection.execute(SELECT, told).fetchall()
+    return connection.execute(NEWEST, told).fetchall()[::-1]
 
 
 def _reader(path: Path) -> sqlite3.Connection:
@@ -258,7 +307,7 @@ def _records(decision: Decision) -> list[tuple[Place, bytes]]:
     found = [(("flag", i), encode(flag)) for i, flag in enumerate(decision.flags)]
     found += [(("hold", i), encode(hold)) for i, hold in enumerate(decision.holds)]
     if decision.defects or (decision.defects is not None and _inspected(decision)):
-        found.append((("defects", 0), _defects(decision.defects, decision.frame)))
+        found.append((("defects", 0), _defects(decision)))
     if decision.suggestion is not None:
         found.append((("suggestion", 0), encode(decision.suggestion)))
     return found + [(("ack", i), encode(ack)) for i, ack in enumerate(decision.acks)]
@@ -269,8 +318,23 @@ def _inspected(decision: Decision) -> bool:
     return decision.frame is not None and decision.frame.lane is Lane.INSPECT
 
 
-def _defects(defects: tuple[Defect, ...], frame: FrameRef | None) -> bytes:
-    return msgspec.json.encode({"count": len(defects), "lane": frame.lane if frame else None, "defects": defects})
+def _defects(decision: Decision, crops: tuple[str | None, ...] = ()) -> bytes:
+    defects, frame, seen = decision.defects or (), decision.frame, decision.inspected or Inspected()
+    row = DefectsRow(
+        count=len(defects),
+        lane=frame.lane if frame else None,
+        recipe=seen.recipe,
+        dropped=seen.dropped,
+        shape_px=seen.shape_px,
+        pixel_size_m=seen.pixel_size_m,
+        lot=seen.lot,
+        wafer=seen.wafer,
+        die_x=seen.die_x,
+        die_y=seen.die_y,
+        defects=defects,
+        crops=crops,
+    )
+    return msgspec.json.encode(row)
 
 
 def _said(error: sqlite3.Error) -> str:

@@ -24,8 +24,10 @@ from agent.control.dose import electrons_per_pixel
 from agent.control.histogram import histogram_of
 from agent.errors import EngineError
 from agent.evidence import take_evidence
+from agent.judging import CascadeModel, judged
 from agent.messages import NOT_BUILT, SOURCES, Defect, Findings, Frame, Optics, Shown, Wanted
 from agent.placing import height_above_surroundings, placed, within
+from engines.cascade import Beside, Sizes
 from engines.errors import DeviceLostError, InferenceError
 from engines.readings import Defects, FocusReading, FoundDefect, Relief
 from engines.scene import STRIDE_PX, Levels, Scene, levels_of, padded
@@ -117,21 +119,24 @@ class Perceiver:
         depth: DepthModel | None = None,
         defects: DefectModel | None = None,
         *,
+        cascade: CascadeModel | None = None,
         share: Callable[[NDArray[np.uint8]], None] = lambda _: None,
         lacks: Callable[[tuple[int, ...]], bool] = lambda _: False,
         maps: bool = True,
     ) -> None:
-        """share: told of each picture that the models are about to read, so that it is uploaded once. lacks: is there
-        a faster backend that was not built for this shape? maps: are whole depth maps wanted, which are megabytes, or
-        only the heights of defects?"""
+        """cascade: judges what the defect model finds. share: told of each picture that the models are about to read,
+        so that it is uploaded once. lacks: is there a faster backend that was not built for this shape? maps: are whole
+        depth maps wanted, which are megabytes, or only the heights of defects?"""
         self.autofocus, self.depth, self.defects = autofocus, depth, defects
+        self.cascade = cascade
         self._share, self._lacks, self._maps = share, lacks, maps
         self._last: OrderedDict[str, tuple[int, NDArray[Any]]] = OrderedDict()  # source -> frame number, pixels
         self._failures: Counter[str] = Counter()  # by model, since it last answered
 
     @property
     def models(self) -> tuple[str, ...]:
-        return tuple(model.name for model in (self.autofocus, self.depth, self.defects) if model is not None)
+        served = (self.autofocus, self.depth, self.defects, self.cascade)
+        return tuple(model.name for model in served if model is not None)
 
     @property
     def failures(self) -> int:
@@ -178,6 +183,10 @@ class Perceiver:
             progress()
             found = self._found(begun, view, frame=frame, relief=relief)
             laps.lap("defects")
+            if self.cascade is not None and found:
+                near = Beside(beside.reference, relief, view.scene, beside.pitch_px)
+                found = self._judged(self.cascade, found, levels, beside=near, sizes=sizes_of(wanted))
+                laps.lap("cascade")
         evidence = take_evidence(frame, pixels, wanted) if wanted.evidence and refused is None else None
         laps.lap("evidence")
         return Findings(
@@ -253,6 +262,20 @@ class Perceiver:
         self._check(self.defects.name, finite, read)
         return tuple(_told(found, relief, frame) for found in within(read, view.shape))
 
+    def _judged(
+        self,
+        cascade: CascadeModel,
+        found: tuple[Defect, ...],
+        levels: NDArray[np.uint8],
+        *,
+        beside: Beside,
+        sizes: Sizes | None,
+    ) -> tuple[Defect, ...]:
+        """Down the tree, each on its own crop of the picture itself."""
+        said = self._ask(cascade.name, lambda: judged(cascade, found, levels, beside=beside, sizes=sizes))
+        self._failures[cascade.name] = 0
+        return said
+
     def _ask(self, name: str, read: Callable[[], T]) -> T:
         """One answer of one model. Raises EngineError."""
         try:
@@ -301,6 +324,11 @@ def _told(found: FoundDefect, relief: Relief | None, frame: Frame) -> Defect:
         return told
     height_px = height_above_surroundings(found.box_px, relief.height_px, found.name)
     return msgspec.structs.replace(told, height_m=None if height_px is None else height_px * relief.unit_m)
+
+
+def sizes_of(wanted: Wanted) -> Sizes | None:
+    """The recipe's."""
+    return None if wanted.sizes_m is None else Sizes(*wanted.sizes_m)
 
 
 def scene_of(optics: Optics) -> Scene:

@@ -16,7 +16,7 @@ import zmq
 
 from agent.clock import Clock
 from agent.errors import ConfigurationError
-from agent.messages import Decision, Flag, FrameRef, Heights, Hold, Mode, Status
+from agent.messages import Decision, Defect, Flag, FrameRef, Heights, Hold, Inspected, Lane, Mode, Status
 from agent.settings import Advice
 from agent.wire.curve import Guard, protect_bind
 from agent.wire.outbound import Body, Defects, Depth, Envelope, encode
@@ -227,10 +227,14 @@ def messages(decision: Decision) -> Iterator[tuple[str, Body]]:
     if decision.focus is not None:
         yield "focus", decision.focus
     if decision.defects is not None and decision.frame is not None:
-        found = Defects(count=len(decision.defects), lane=decision.frame.lane, defects=decision.defects)
-        yield "defects", found
+        yield "defects", found(decision.defects, decision.frame.lane, decision.inspected)
     if decision.suggestion is not None:
         yield "suggestion", decision.suggestion
+
+
+def found(defects: tuple[Defect, ...], lane: Lane, seen: Inspected | None) -> Defects:
+    recipe, dropped = (None, {}) if seen is None else (seen.recipe, seen.dropped)
+    return Defects(count=len(defects), lane=lane, recipe=recipe, dropped=dropped, defects=defects)
 
 
 def summary(told: Heights) -> Depth:

@@ -116,6 +116,12 @@ class Recipes(Section):
     folder: Path | None = None
 
 
+class Crops(Section):
+    """Pictures of what was found in frames to inspect, beside the journal; the oldest are deleted first."""
+
+    quota_bytes: int = Field(default=256 * MIB, ge=0)  # some 50,000 of them; 0: none
+
+
 class Health(Section):
     prometheus_port: int = Field(default=0, ge=0, le=65535)  # 0: no metrics page; always on loopback
     step_limit_s: float | None = None  # None: 10 s on a CPU, 2 s on a GPU
@@ -138,6 +144,7 @@ class Settings(BaseSettings):
     engines: Engines = Engines()
     depth: Depth = Depth()
     recipes: Recipes = Recipes()
+    crops: Crops = Crops()
     health: Health = Health()
     state_dir: Path | None = None  # None: $STATE_DIRECTORY, else the XDG folder
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from agent.commands.calibrate_dataset import dataset
 from agent.commands.calibrate_focus import focus
 from agent.commands.calibrate_rate import rate
+from agent.commands.calibrate_recipe import recipe
 from agent.commands.calibrate_twin import twin
 from agent.errors import BeamsideError, EngineError
 from engines.manifest import Manifest
@@ -26,6 +27,7 @@ app.command()(dataset)
 app.command()(twin)
 app.command()(focus)
 app.command()(rate)
+app.command()(recipe)
 
 SHOWN = {  # columns of the table on the screen; the manifest holds more
     "autofocus": ("score_rmse", "score_spearman", "blur_median_relative_error", "blur_spearman", "content_auroc"),
@@ -37,6 +39,15 @@ SHOWN = {  # columns of the table on the screen; the manifest holds more
         "capture_rate_at_0.01",
         "class_accuracy",
         "box_iou_median",
+    ),
+    "cascade": (
+        "accuracy_end_to_end",
+        "accuracy_end_to_end_low",
+        "accuracy_end_to_end_high",
+        "leaf_accuracy",
+        "defect_auroc",
+        "leaf_ece",
+        "automatic_share_at_95_purity",
     ),
 }
 
@@ -128,6 +139,21 @@ def defects(
     from calibration.train import defects as trainer
 
     written = _trained(trainer, "defects", minutes, seed=seed, out=out, validate_on=validate_on, start=start)
+    _print(written, out=out, as_json=as_json)
+
+
+@train.command()
+def cascade(
+    minutes: Minutes = 20.0,
+    seed: Seed = 1,
+    out: Out = Path("out/models"),
+    as_json: AsJson = False,
+) -> None:
+    """Train what judges the defect model's finds; takes up where an interrupted training of the same plan stopped."""
+    _need_torch()
+    from calibration.train import cascade as trainer
+
+    written = _trained(trainer, "cascade", minutes, seed=seed, out=out, validate_on=None, start=None)
     _print(written, out=out, as_json=as_json)
 
 

@@ -14,15 +14,20 @@ from rich.table import Table
 
 from agent import settings as configuration
 from agent.commands import run as running
+from agent.commands.recipe_references import drawn
 from agent.commands.score_scales import described, read_score_scale
 from agent.errors import BeamsideError, ConfigurationError
+from agent.recipes import Shelf
 from agent.settings import Settings
 from agent.wire import curve
 from agent.wire.sockets import beyond_loopback
 from engines.autofocus import Autofocus
+from engines.defects import TASK as DEFECTS
 from engines.defects import DefectFinder
 from engines.depth import Depth
-from engines.load import Loaded
+from engines.errors import PackageError
+from engines.load import MODELS, Loaded
+from engines.manifest import read as read_package
 
 InService = Autofocus | Depth | DefectFinder
 
@@ -130,7 +135,19 @@ def _score_scale(settings: Settings) -> tuple[str, str]:
 
 
 def _recipes(settings: Settings) -> tuple[str, str]:
-    return "ok", f"{len(running.terms(settings).recipes)} known"
+    """A recipe that cannot be used, or not as it is written, stops no agent: the others serve."""
+    known = Shelf(settings.recipes.folder, drawn).read(_defect_model(settings))
+    doubts = [f"{name}: {each.doubt}" for name, each in known.recipes.items() if each.doubt]
+    told = "; ".join([f"{len(known.recipes)} known", *known.refused.values(), *doubts])
+    return ("warning" if known.refused or doubts else "ok"), told
+
+
+def _defect_model(settings: Settings) -> str:
+    """name@sha. Raises ConfigurationError."""
+    try:
+        return read_package((settings.engines.models or MODELS) / DEFECTS)[0].label
+    except PackageError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _tell(rows: list[Row], as_json: bool) -> None:

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,18 +20,21 @@ import zmq
 
 from agent import settings as configuration
 from agent.clock import Clock, SystemClock
+from agent.commands.recipe_references import drawn
 from agent.commands.reloading import Reloader
 from agent.commands.score_scales import read_score_scale
 from agent.control.envelope import Envelope
 from agent.control.estimate import Instrument
+from agent.crops import FOLDER, Crops
 from agent.decide import Decider, Terms
 from agent.errors import BeamsideError, ConfigurationError, EngineError
 from agent.health import Health, MetricsPage, Notifier, Patience
 from agent.journal import FILE, Journal
 from agent.loop import Loop, Service
 from agent.messages import Decision, Hold, Mode, Status
-from agent.perceive import Perceiver
+from agent.perceive import DefectModel, Perceiver
 from agent.receive import Receiver
+from agent.recipes import Known, Shelf
 from agent.report import Identity, Reporter
 from agent.requests import Requests
 from agent.settings import Settings
@@ -39,9 +43,10 @@ from calibration.certificate import Certificate, CertificateError
 from engines.autofocus import Autofocus
 from engines.built import Built
 from engines.cache import Cache
+from engines.cascade import Cascade, load_cascade
 from engines.defects import DefectFinder
 from engines.depth import Depth
-from engines.errors import BackendMissingError, CacheError, PackageError
+from engines.errors import BackendMissingError, CacheError, ModelError, PackageError
 from engines.load import Loaded
 from engines.load import load as load_engine
 
@@ -132,11 +137,13 @@ def _last_words(loop: Loop, reason: str) -> int | None:
 def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
     """Every part, started; the stack ends them in the right order. Raises ConfigurationError."""
     boot = uuid.uuid4().hex
-    serving = service(settings, boot)
+    shelf = Shelf(settings.recipes.folder, drawn)
+    serving = service(settings, boot, shelf)
     decider = Decider(serving.terms, base_mode=Mode(settings.focus.mode), boot=boot)
     frames, advice, commands = configuration.endpoints(settings)
     prepare_folders(settings)
-    journal = Journal.open(configuration.state_dir(settings) / FILE, clock, boot=boot)
+    crops = Crops(configuration.state_dir(settings) / FOLDER, quota_bytes=settings.crops.quota_bytes)
+    journal = Journal.open(configuration.state_dir(settings) / FILE, clock, boot=boot, crops=crops)
     stack.callback(journal.close)
     if not journal.healthy:
         decider.journal_failed(journal.reason or "journal")
@@ -180,15 +187,26 @@ def assemble(settings: Settings, clock: Clock, stack: ExitStack) -> Loop:
         reporter=reporter,
         health=health,
         clock=clock,
-        reload=Reloader(lambda: service(settings, boot), health, clock=clock),
+        reload=Reloader(lambda: service(settings, boot, shelf), health, clock=clock),
     )
 
 
-def service(settings: Settings, boot: str) -> Service:
+def service(settings: Settings, boot: str, shelf: Shelf) -> Service:
     """All that a reload replaces. Raises ConfigurationError."""
     perceiver, facts = models(settings)
     facts = msgspec.structs.replace(facts, boot=boot)
-    return Service(perceiver, terms(settings), facts, patience(settings, facts))
+    allowed = terms_of(settings, perceiver.defects, shelf.read(_named(perceiver.defects)))
+    return Service(perceiver, allowed, facts, patience(settings, facts))
+
+
+def terms_of(settings: Settings, defects: DefectModel | None, known: Known) -> Terms:
+    """With the recipes, and the threshold of the model that they are for. Raises ConfigurationError."""
+    own = defects.threshold if isinstance(defects, DefectFinder) else 0.0
+    return replace(terms(settings), recipes=known.recipes, refused=known.refused, defect_threshold=own)
+
+
+def _named(model: DefectModel | None) -> str:
+    return "" if model is None else model.name
 
 
 def models(settings: Settings) -> tuple[Perceiver, Status]:
@@ -197,10 +215,12 @@ def models(settings: Settings) -> tuple[Perceiver, Status]:
     autofocus = reader(settings, "autofocus", Autofocus, built=built)
     depth = reader(settings, "depth", Depth, built=built)
     defects = reader(settings, "defects", DefectFinder, built=built)
+    judge = cascade(settings)
     perceiver = Perceiver(
         autofocus,
         depth,
         defects,
+        cascade=judge,
         share=built.share,
         lacks=lambda shape: any(model.lacks(shape) for model in (autofocus, depth, defects)),
         maps=settings.depth.publish,
@@ -213,6 +233,14 @@ def models(settings: Settings) -> tuple[Perceiver, Status]:
         allow_plain_tcp=settings.frames.allow_plain_tcp,
     )
     return perceiver, facts
+
+
+def cascade(settings: Settings) -> Cascade | None:
+    """None where no package of it came. Raises ConfigurationError."""
+    try:
+        return load_cascade(settings.engines.models)
+    except ModelError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def engines_built(settings: Settings) -> Built:
@@ -269,7 +297,6 @@ def terms(settings: Settings) -> Terms:
         source=focus.source,
         stale_after_s=settings.frames.stale_after_s,
         stale_after_frame_times=settings.frames.stale_after_frame_times,
-        recipes=_recipes(settings),
         live_budget=settings.engines.live_budget,
         publish_depth=settings.depth.publish,
         height_scale=known.height_scale if known else None,
@@ -309,15 +336,6 @@ def _envelope(settings: Settings, known: Certificate | None) -> Envelope:
         stigmator_max=limits.stigmator_max if limits else 1.0,
         stigmator_step=limits.stigmator_step if limits else 0.5,
     )
-
-
-def _recipes(settings: Settings) -> frozenset[str]:
-    folder = settings.recipes.folder
-    if folder is None:
-        return frozenset()
-    if not folder.is_dir():
-        raise ConfigurationError(f"recipes.folder {folder}: no such folder")
-    return frozenset(path.stem for path in folder.glob("*.toml"))
 
 
 def prepare_folders(settings: Settings) -> None:

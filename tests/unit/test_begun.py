@@ -99,8 +99,9 @@ def test_side_by_side_they_answer_as_one_after_the_other_with_one_upload_of_the_
     look(on_gpu, 1, PICTURE[::-1].copy())
     sent = machine.driver.calls["cuMemcpyHtoDAsync"]
     seen = look(on_gpu, 2)
-    assert machine.driver.calls["cuMemcpyHtoDAsync"] - sent == 1  # conditions are part of the graphs
     manifests = {task: manifest.read(MODELS / task)[0] for task in TASKS}
+    beside = manifests["defects"].channels > 1  # a model that compares has a buffer of its own, for frame and reference
+    assert machine.driver.calls["cuMemcpyHtoDAsync"] - sent == 1 + beside  # conditions are part of the graphs
     plain = look(perceiver({task: Loaded(processor(task), manifests[task], "") for task in TASKS}))
     assert seen.score == pytest.approx(plain.score, abs=1e-3) and seen.models == plain.models
     assert seen.depth is not None and plain.depth is not None

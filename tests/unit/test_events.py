@@ -57,8 +57,9 @@ def test_prints_one_json_document(state: Path) -> None:
 
 def test_prints_a_table_for_people(state: Path) -> None:
     text = run("--state-dir", str(state))
-    for words in ("warning stale raised no frame for 5 s", "begin stale", "1 pit", "+2.50 um", "a-1 applied"):
+    for words in ("warning stale raised no frame for 5 s", "begin stale", "1 defect", "+2.50 um", "a-1 applied"):
         assert words in text
+    assert "pit 1 px" in text
 
 
 def test_says_where_it_looked_when_there_is_no_journal(tmp_path: Path) -> None:

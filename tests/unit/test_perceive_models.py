@@ -10,6 +10,7 @@ from agent.control.dose import electrons_per_pixel
 from agent.errors import EngineError
 from agent.messages import Findings, Frame, Lane, Optics, Wanted
 from agent.perceive import INSPECTED_PX, Perceiver, scene_of
+from engines.cascade import Beside, Judged, Sizes
 from engines.errors import DeviceLostError, InferenceError
 from engines.outputs import check_finite
 from engines.readings import Defects, FocusReading, FoundDefect, Relief
@@ -96,6 +97,44 @@ def test_all_three_read_a_frame_that_is_inspected_and_autofocus_alone_any_other(
     assert (passed.models, passed.defects, passed.depth, passed.score) == (("sharp@1",), None, None, 7.0)
     assert set(seen.took_s) == {"convert", "autofocus", "depth", "defects", "evidence"}
     assert set(passed.took_s) == {"convert", "autofocus", "evidence"}
+
+
+class Judges:
+    """A cascade that calls the first find no defect and the others small bridges."""
+
+    name = "judges@4"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.asked = error, list[tuple[NDArray[np.uint8], Beside, Sizes | None]]()
+
+    def judge(
+        self, image: NDArray[np.uint8], found: tuple[FoundDefect, ...], *, beside: Beside, sizes: Sizes | None
+    ) -> tuple[Judged, ...]:
+        self.asked.append((image, beside, sizes))
+        if self.error is not None:
+            raise self.error
+        no, small = Judged("not_defect", ("not_defect",), (), None), ("defect", "small", "bridge")
+        return (no, *(Judged("bridge", small, (), 16e-9) for _ in found[1:]))
+
+
+def test_what_is_found_goes_down_the_cascade_on_the_picture_as_it_was_with_the_recipes_sizes() -> None:
+    judges = Judges()
+    perceiver = Perceiver(Sharp(), Ramp(), Finds(pit(50, 50), pit(80, 50, 0.8)), cascade=judges)
+    seen = look(perceiver, Wanted(inspection=True, sizes_m=(10e-9, 40e-9)))
+    assert [(each.name, each.path) for each in seen.defects or ()] == [("bridge", ("defect", "small", "bridge"))]
+    ((image, beside, sizes),) = judges.asked
+    assert image.shape == SHAPE and sizes == Sizes(10e-9, 40e-9)
+    assert beside.relief is not None and beside.relief.height_px.shape == SHAPE
+    assert beside.scene.pixel_size_m == 2e-9
+    assert "judges@4" in perceiver.models and "cascade" in seen.took_s
+
+
+def test_a_cascade_that_fails_is_named_and_one_without_finds_is_not_asked() -> None:
+    judges = Judges(InferenceError("out of memory"))
+    with pytest.raises(EngineError, match="judges@4: out of memory"):
+        look(Perceiver(None, None, Finds(pit(50, 50)), cascade=judges))
+    look(Perceiver(None, None, Finds(), cascade=judges))
+    assert len(judges.asked) == 1
 
 
 def test_one_conversion_and_one_padding_serve_all_three_and_levels_are_those_of_the_picture() -> None:
