@@ -18,7 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from agent.commands.evaluate_blur import blur
+from agent.commands.evaluate_defects import defects
 from agent.commands.evaluate_focus import focus
+from agent.commands.evaluate_score import score
 from agent.errors import BeamsideError, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Score tables, baselines side by side.", no_args_is_help=True)
 app.command()(blur)
+app.command()(defects)
 app.command()(focus)
+app.command()(score)
 
 LEAST_FANO, MOST_FANO = 0.0, 100.0
 SHIPPED = "silicon at 1 keV, as shipped"
