@@ -4,6 +4,7 @@ A frame in, its reference out: (h, w) uint8 in the frame's own grey levels, wher
 asked; a reference that cannot be trusted is none.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
+Strip = tuple[slice, slice]
 P = TypeVar("P", np.uint8, np.float32)
 
 SMOOTHED_PX = 1.0  # before anything is compared: single pixels are noise
@@ -92,9 +94,14 @@ def repetition(image: NDArray[np.uint8]) -> Repetition | None:
 
 
 def median_of_copies(image: NDArray[np.uint8], found: Repetition) -> NDArray[np.uint8]:
-    """Each copy from both sides; where one side lies outside of the picture, the other one twice."""
-    copies = [copy for move in found.moves_px for copy in _both_ways(image, move)]
-    return _middle(copies)
+    """Each copy from both sides; where one side lies outside of the picture the other one twice, where both do another
+    move's, and where no move stays inside the picture itself."""
+    pairs = [_both_ways(image, move) for move in found.moves_px]
+    for number, pair in enumerate(pairs):
+        rest = [*pairs[number + 1 :], *pairs[:number]]
+        for strip in pair.nowhere:
+            _lend(pair, rest, image, strip)
+    return _middle([copy for pair in pairs for copy in (pair.one, pair.other)])
 
 
 def golden_reference(image: NDArray[np.uint8], golden: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -190,13 +197,46 @@ def _vertex(surface: Field, row: int, column: int) -> tuple[float, float]:
 # --- copies ---
 
 
-def _both_ways(image: NDArray[np.uint8], move: tuple[float, float]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+@dataclass(frozen=True)
+class _Pair:
+    """One move both ways; where one lies outside it holds the other. nowhere: corners where both do."""
+
+    one: NDArray[np.uint8]
+    other: NDArray[np.uint8]
+    nowhere: tuple[Strip, ...]
+
+
+def _both_ways(image: NDArray[np.uint8], move: tuple[float, float]) -> _Pair:
     x, y = move
     one, other = _moved(image, x, y), _moved(image, -x, -y)
-    for copy, backup, sign in ((one, other, 1.0), (other, one.copy(), -1.0)):
-        for outside in _outside(image.shape, sign * x, sign * y):
-            copy[outside] = backup[outside]
-    return one, other
+    first = one.copy()
+    ahead, behind = _outside(image.shape, x, y), _outside(image.shape, -x, -y)
+    for strip in ahead:
+        one[strip] = other[strip]
+    for strip in behind:
+        other[strip] = first[strip]
+    # Strips of one way meet those of the other where the rows of one cross the columns of the other.
+    corners = [(a[0], b[1]) for a in ahead for b in behind if a[1] == b[0] == slice(None)]
+    corners += [(b[0], a[1]) for a in ahead for b in behind if a[0] == b[1] == slice(None)]
+    return _Pair(one, other, tuple(corners))
+
+
+def _lend(pair: _Pair, others: Sequence[_Pair], image: NDArray[np.uint8], strip: Strip) -> None:
+    """What another pair, which reaches there, has in the strip; else the picture itself: nothing differs there."""
+    for each in others:
+        if not any(_meet(strip, nowhere) for nowhere in each.nowhere):
+            pair.one[strip], pair.other[strip] = each.one[strip], each.other[strip]
+            return
+    pair.one[strip] = pair.other[strip] = image[strip]
+
+
+def _meet(a: Strip, b: Strip) -> bool:
+    return all(_reach(p) == _reach(q) for p, q in zip(a, b, strict=True))
+
+
+def _reach(part: slice) -> bool:
+    """At which end of the picture a strip lies."""
+    return part.start is None or part.start == 0
 
 
 def _moved(picture: NDArray[P], x: float, y: float, border: int = cv2.BORDER_REPLICATE) -> NDArray[P]:
@@ -207,7 +247,7 @@ def _moved(picture: NDArray[P], x: float, y: float, border: int = cv2.BORDER_REP
     return np.asarray(cv2.warpAffine(picture, move, size, flags=flags, borderMode=border), picture.dtype)
 
 
-def _outside(shape: tuple[int, ...], x: float, y: float) -> list[tuple[slice, slice]]:
+def _outside(shape: tuple[int, ...], x: float, y: float) -> list[Strip]:
     """Strips of a moved copy that no pixel of the picture fell on."""
     rows, columns = shape
     dx, dy = int(np.ceil(abs(x))), int(np.ceil(abs(y)))

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 
 from agent.commands.run import CPU, terms
+from agent.control.bound import bound
 from agent.control.estimate import Instrument
 from agent.decide import Decider
 from agent.errors import ConfigurationError, MalformedFrameError
@@ -19,7 +20,6 @@ from agent.perceive import FocusModel, Perceiver
 from agent.settings import Focus, Settings
 from agent.wire import array1
 from calibration.certificate import Certificate
-from calibration.evaluate.focus_bound import bound
 from calibration.evaluate.focus_method import End, Part, Wish, Word
 from engines.autofocus import Autofocus
 from engines.errors import BackendMissingError, PackageError

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import hypot
 
-from agent.control.estimate import Estimate, Instrument, estimate
+from agent.control.estimate import Estimate, Instrument, Solved, estimate, solved
 from agent.messages import Evidence
 from calibration.optics import half_depth_of_focus_m
 
@@ -19,16 +19,23 @@ SURE_PLACE_H = 0.1  # of h: a frame whose lens stood in doubt by more is left ou
 
 def estimated(
     evidence: Sequence[Evidence], last: Estimate | None, *, blur_px: float | None, instrument: Instrument
-) -> Estimate:
+) -> tuple[Estimate, Solved | None]:
     """By a quarter of the resolution where focus is far away, else by all of it; not believed against the blur.
 
-    last: what the frames before the newest one said.
+    last: what the frames before the newest one said. Beside the answer what it stands on, where all frames were asked
+    at their full resolution.
     """
     used = near(evidence, last)
-    found = _far_away(evidence, blur_px, instrument) or estimate(used, instrument)
+    far, known = _far_away(evidence, blur_px, instrument), None
+    if far is None:
+        found, known = solved(used, instrument)
+    else:
+        found = far
     if found.sigma_m is not None:
         found = replace(found, sigma_m=hypot(found.sigma_m, *(e.place_sigma_m for e in used)))
-    return replace(found, reason="ambiguous") if found.answered and _unlike(found, blur_px) else found
+    if found.answered and _unlike(found, blur_px):
+        return replace(found, reason="ambiguous"), None
+    return found, known
 
 
 def near(evidence: Sequence[Evidence], last: Estimate | None) -> tuple[Evidence, ...]:

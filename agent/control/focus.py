@@ -14,7 +14,7 @@ from agent.control import actuator, belief, doubting, probing
 from agent.control.backlash import Play
 from agent.control.choosing import estimated
 from agent.control.envelope import Move, gate
-from agent.control.estimate import Estimate, Instrument, distinct, object_nats
+from agent.control.estimate import Estimate, Instrument, Solved, distinct, object_nats
 from agent.control.routine import Routine as Routine
 from agent.control.routine import Rules as Rules
 from agent.control.routine import Sharpest
@@ -52,7 +52,7 @@ def observe(
         return give_up(routine, "featureless", rules)
     if len(distinct([e.working_distance_m for e in routine.evidence])) < 2:
         return _probe(routine, blur_px, instrument, rules)
-    found = estimated(routine.evidence, first, blur_px=blur_px, instrument=instrument)
+    found, known = estimated(routine.evidence, first, blur_px=blur_px, instrument=instrument)
     fault = actuator.fault(routine.evidence, first, found, instrument=instrument)
     agreed = routine.prior is not None and belief.agrees(found, routine.prior)
     found = _with_prior(routine, found, instrument)
@@ -69,7 +69,7 @@ def observe(
         return _probe(routine, blur_px, instrument, rules)
     if agreed and rules.steer and _stood_in_focus(routine, found, instrument):
         return _converged_at_home(routine, found, rules)
-    routine, wish = _judge(routine, found, instrument, rules)
+    routine, wish = _judge(routine, found, instrument, rules, known)
     if routine.phase is Phase.CONVERGED and sharpest is not None and _less_sharp(blur_px, sharpest):
         return give_up(replace(routine, verified_m=sharpest.working_distance_m), "ambiguous", rules)
     return routine, wish
@@ -124,7 +124,9 @@ def _stood(frame: Evidence, play: Play) -> Evidence:
     return msgspec.structs.replace(frame, working_distance_m=play.lens_m, place_sigma_m=play.sigma_m)
 
 
-def _judge(routine: Routine, found: Estimate, instrument: Instrument, rules: Rules) -> tuple[Routine, Wish | None]:
+def _judge(
+    routine: Routine, found: Estimate, instrument: Instrument, rules: Rules, known: Solved | None
+) -> tuple[Routine, Wish | None]:
     """An answer is there: is it good enough to stay, to move on, or not yet to do either?"""
     z, sigma, h = found.defocus_m or 0.0, found.sigma_m or 0.0, found.half_depth_of_focus_m or 1.0
     stigmators = _stigmator_change(routine, found, instrument, h)
@@ -133,7 +135,7 @@ def _judge(routine: Routine, found: Estimate, instrument: Instrument, rules: Rul
     one_way = (found.p_wrong_direction or 0.0) <= max(rules.p_wrong_direction, 0.5 if abs(z) < h else 0.0)
     nowhere = abs(z) <= CONVERGED_H * h and stigmators is None and not bearable(found, h)
     if nowhere or not one_way or sigma > max(WORTH_H * h, SURE_SHARE * abs(z)):
-        return _probe(routine, None, instrument, rules)
+        return _probe(routine, None, instrument, rules, known)
     if routine.spent >= rules.dose_frames:
         return give_up(routine, "budget", rules)
     return _correct(routine, z, stigmators, rules)
@@ -225,9 +227,10 @@ def _correct(
 
 
 def _probe(
-    routine: Routine, blur_px: float | None, instrument: Instrument, rules: Rules
+    routine: Routine, blur_px: float | None, instrument: Instrument, rules: Rules, known: Solved | None = None
 ) -> tuple[Routine, Wish | None]:
-    """A known change whose effect tells the sign: beyond where focus is believed to be, else around home."""
+    """A known change whose effect tells the sign: where it tells most, beyond where focus is believed to be, else
+    around home."""
     if not rules.steer:
         return replace(routine, phase=Phase.MEASURING), None
     if routine.probes >= MAX_PROBES:
@@ -237,7 +240,7 @@ def _probe(
     if routine.probes == 0:
         routine = replace(routine, probe_h=probing.probe_size_h(blur_px))
     h = probing.half_depth_m(routine, instrument)
-    crossing = probing.across(routine, h, rules)
+    crossing = probing.telling(routine, known, instrument, rules) or probing.across(routine, h, rules)
     move = probing.around(routine, h, rules) if crossing is None else crossing
     way_m = probing.way_m(routine, move)
     if crossing is None and abs(way_m) < probing.SMALLEST_PROBE_H * h:

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+from agent.control.bound import expected_sigma_m
 from agent.control.envelope import Move, gate
-from agent.control.estimate import Instrument
+from agent.control.estimate import Instrument, Solved
 from agent.control.routine import PROBE_UNKNOWN_H, Routine, Rules
 from calibration.optics import half_depth_of_focus_m
 
 PROBE_H = (2.0, 48.0)  # smallest and largest probe, in h: the best near focus and at 100 h (information floor)
 SMALLEST_PROBE_H = 1.0  # of h: a shorter way changes too little to tell the sign by
 ACROSS_H = 2.0  # of h: so far beyond where focus is believed to be, or two sigmas
+BEYOND_H = (-16.0, -8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0, 16.0)  # of h from where focus is believed to be
+WIDE_H = 8.0  # of h: with more doubt than that the ends of it tell nothing of one another
 ALPHA_GUESS_RAD = 5e-3  # only to size the steps of a bracket that will measure alpha
 
 
@@ -30,6 +33,32 @@ def across(routine: Routine, h: float, rules: Rules) -> Move | None:
     wanted = replace(now, working_distance_m=play.command_for(lens_m))
     move = gate(wanted, now, routine.began.working_distance_m, rules.envelope)
     return None if abs(move.working_distance_m - now.working_distance_m) < SMALLEST_PROBE_H * h else move
+
+
+def telling(routine: Routine, known: Solved | None, instrument: Instrument, rules: Rules) -> Move | None:
+    """Where one frame more is expected to leave the least doubt of defocus; each costs the same dose. None where the
+    frames so far do not say."""
+    found, play = routine.estimate, routine.play
+    if known is None or found is None or not found.answered or play is None or instrument.alpha_rad is None:
+        return None
+    alpha_sigma, sigma_m = (
+        instrument.alpha_sigma_rad / instrument.alpha_rad,
+        min(found.sigma_m or 0.0, WIDE_H * known.h),
+    )
+    focus_m = play.lens_m - known.at.z_m
+    best: tuple[float, Move] | None = None
+    for beyond_h in BEYOND_H:
+        wanted = replace(routine.now, working_distance_m=play.command_for(focus_m + beyond_h * known.h))
+        move = gate(wanted, routine.now, routine.began.working_distance_m, rules.envelope)
+        way_m = move.working_distance_m - routine.now.working_distance_m
+        if abs(way_m) < SMALLEST_PROBE_H * known.h:
+            continue
+        expected = expected_sigma_m(
+            known.scene, known.at, way_m=way_m, h=known.h, sigma_m=sigma_m, alpha_sigma=alpha_sigma
+        )
+        if best is None or expected < best[0]:
+            best = expected, move
+    return None if best is None else best[1]
 
 
 def around(routine: Routine, h: float, rules: Rules) -> Move:

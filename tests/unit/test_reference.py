@@ -57,6 +57,18 @@ def test_the_reference_is_quieter_than_the_frame_and_without_its_defect() -> Non
     assert abs(off[inside].mean()) < 0.1 * (field - clean)[inside].mean()
 
 
+@pytest.mark.parametrize("pitch", [40.0, 90.0])
+def test_corners_that_no_copy_reaches_both_ways_are_as_good_as_the_middle_or_say_nothing(pitch: float) -> None:
+    clean = holes(pitch, 0.4)
+    image = noisy(clean, 12)
+    reference = self_reference(image)
+    assert reference is not None
+    for rows in (slice(None, 90), slice(-90, None)):
+        for columns in (slice(None, 110), slice(-110, None)):
+            off = reference[rows, columns].astype(float) - clean[rows, columns]
+            assert np.percentile(np.abs(off), 99) < 4.0 * NOISE
+
+
 def test_copies_come_from_more_than_one_direction_where_lines_would_allow_one() -> None:
     """A gap along a line is as long in every copy that is moved along it."""
     found = repetition(noisy(bars(20.0), 3))

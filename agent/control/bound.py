@@ -75,6 +75,30 @@ def least_sigmas(heard: Real, transfers: Transfers, at: Hypothesis, *, h: float,
     return Bound(float(np.sqrt(covariance[0, 0])) * h, sigma_a * h)
 
 
+def expected_sigma_m(
+    scene: Scene, at: Hypothesis, *, way_m: float, h: float, sigma_m: float = 0.0, alpha_sigma: float = 0.0
+) -> float:
+    """Least sigma of defocus once a frame more is taken, as noisy as the last one, `way_m` further out than it.
+
+    at: of the last frame, known to sigma_m: the mean of the logarithm over it and one sigma either side.
+    """
+    places = [replace(at, z_m=at.z_m + side * sigma_m) for side in ((0.0,) if sigma_m == 0.0 else (-1.0, 0.0, 1.0))]
+    logs = [np.log(_with_one_more(scene, place, way_m, h=h, alpha_sigma=alpha_sigma)) for place in places]
+    return float(np.exp(np.mean(logs)))
+
+
+def _with_one_more(scene: Scene, at: Hypothesis, way_m: float, *, h: float, alpha_sigma: float) -> float:
+    def transfers(there: Hypothesis) -> Real:
+        last, alpha = scene.views[-1].stigmation_m, np.array([[scene.column.alpha_rad * there.alpha_factor]])
+        z, ax, ay = (np.array([[value]]) for value in (there.z_m + way_m, there.ax_m + last[0], there.ay_m + last[1]))
+        known = scene.transfer([there])[0].astype(float)
+        return np.vstack([known, scene.transfer_at(z, ax, ay, alpha)[0].astype(float)])
+
+    power, h2 = _power(scene, at), transfers(at) ** 2
+    heard = told(power * h2.sum(axis=0), scene.weight[scene.active])
+    return least_sigmas(heard, transfers, at, h=h, alpha_sigma=alpha_sigma).sigma_z_m
+
+
 def told(signal: Real, samples: Real) -> Real:
     """What a cell of this signal to noise along u tells of a turn of u."""
     return np.asarray(samples * 2.0 * signal**2 / (1.0 + signal))
@@ -84,11 +108,17 @@ def _direction(h: Real) -> Real:
     return np.asarray(h / np.sqrt((h**2).sum(axis=0) + DARK))
 
 
+def _power(scene: Scene, at: Hypothesis) -> Real:
+    """The object's, in each cell, in units of the noise."""
+    h2 = scene.transfer([at])[0].astype(float) ** 2
+    return np.asarray(np.maximum((h2 * (scene.heard - 1.0)).sum(axis=0), 0.0) / ((h2**2).sum(axis=0) + DARK))
+
+
 def _heard(scene: Scene, at: Hypothesis) -> Real:
     """Of each cell, by the power that its frames were heard with; what chance adds to a square is taken off."""
     h2 = scene.transfer([at])[0].astype(float) ** 2
     fourth = (h2**2).sum(axis=0) + DARK
-    power = np.maximum((h2 * (scene.heard - 1.0)).sum(axis=0), 0.0) / fourth
+    power = _power(scene, at)
     samples = scene.weight[scene.active]
     signal = power * h2.sum(axis=0)
     chance = (h2**2 * (1.0 + power * h2) ** 2).sum(axis=0) / fourth**2 * h2.sum(axis=0) ** 2 / samples

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.control.estimate import Instrument, estimate
+from agent.control.bound import Bound, bound, expected_sigma_m, least_sigmas, told
+from agent.control.estimate import Instrument, estimate, solved
 from agent.control.likelihood import Hypothesis
 from agent.messages import Evidence
-from calibration.evaluate.focus_bound import Bound, bound, least_sigmas, told
 from calibration.optics import disc_transfer
 from tests.simulator import ALPHA_RAD, H_M, MARGIN, PX_M, frame, scene
 from tests.unit.test_control_estimate import KNOWN, error_h, evidence
@@ -90,3 +90,23 @@ def test_an_angle_that_is_less_well_known_makes_it_larger() -> None:
 def test_without_an_angle_there_is_none() -> None:
     with pytest.raises(ValueError, match="convergence angle"):
         bound(noisy(0), Instrument(), defocus_m=0.0)
+
+
+def test_one_frame_more_tells_more_from_beyond_focus_than_from_beside_the_last_one() -> None:
+    """And what is expected of a frame is about what the bound says once it was taken."""
+    rng, objects = np.random.default_rng(3), scene("cloud", 512 + 2 * MARGIN, 1)
+    at_h = (12.0, 8.0, -4.0)
+    shown = [frame(objects, z_m=z * H_M, shift_px=(0.4 * z, 0.2), snr=1.8, rng=rng) for z in at_h]
+    frames = [evidence(pixels, (z - 12.0) * H_M, i) for i, (z, pixels) in enumerate(zip(at_h, shown, strict=True))]
+    known = solved(frames[:2], KNOWN)[1]
+    assert known is not None
+    expected = {
+        way: expected_sigma_m(known.scene, Hypothesis(8.0 * H_M), way_m=way * H_M, h=H_M) for way in (-12.0, -1.0, 4.0)
+    }
+    alone = bound(frames[:2], KNOWN, defocus_m=8.0 * H_M).sigma_z_m
+    assert expected[-12.0] < expected[-1.0] < 1.05 * alone
+    assert expected[-12.0] < expected[4.0]
+    taken = bound(frames, KNOWN, defocus_m=-4.0 * H_M).sigma_z_m
+    assert expected[-12.0] == pytest.approx(taken, rel=0.3)
+    doubtful = expected_sigma_m(known.scene, Hypothesis(8.0 * H_M), way_m=-12.0 * H_M, h=H_M, sigma_m=2.0 * H_M)
+    assert doubtful != expected[-12.0]
