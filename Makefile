@@ -26,15 +26,17 @@ lint: .venv/dev/.stamp
 	$(DEV)/mypy
 	$(DEV)/lint-imports
 
-# Each half uses one core.
+# Each half uses one core; what draws and learns is in the second, so that they end together.
 test: lint .venv/run/.stamp
 	$(MAKE) --jobs 2 --output-sync=target test-unit test-whole
 
+LEARNING := tests/unit/test_train_*.py tests/unit/test_dataset*.py
+
 test-unit:
-	$(DEV)/python -m pytest -q -m "not soak" tests/unit
+	$(DEV)/python -m pytest -q -m "not soak" $(patsubst %,--ignore=%,$(wildcard $(LEARNING))) tests/unit
 
 test-whole:
-	$(DEV)/python -m pytest -q -m "not soak" --ignore tests/unit tests
+	$(DEV)/python -m pytest -q -m "not soak" $(filter-out tests/unit/,$(sort $(dir $(wildcard tests/*/test_*.py)))) $(wildcard $(LEARNING))
 
 soak: .venv/dev/.stamp
 	$(DEV)/python -m pytest -q -m soak -s

@@ -5,6 +5,8 @@ from calibration.dataset.shards import Arrays
 
 MEANINGS: dict[str, tuple[str, str]] = {  # unit, meaning
     "image": ("grey level", "the frame; rows down, columns right"),
+    "golden": ("grey level", "another die of the same design without defects, moved onto the frame; none: the frame"),
+    "own": ("grey level", "the frame's own repetition, without its defects: engines/reference.py; none: the frame"),
     "counts": ("electrons", "secondary electrons counted in each pixel"),
     "condition": (
         "",

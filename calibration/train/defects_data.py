@@ -137,7 +137,19 @@ def _row(seen: Specimen, recipe: Recipe, rng: np.random.Generator, *, coat: Coat
     row: Row = {"image": taken.pixels, "condition": condition(levels_of(taken.pixels), taken.scene)}
     row |= {"own": _own(taken.pixels), "golden": taken.pixels}
     if golden is not None:
-        row["golden"] = _golden(golden, seen.golden_sky, look, taken.pixels, rng=rng)
+        row["golden"] = _golden(
+            develop(
+                golden.height_m,
+                look,
+                pixel_size_m=golden.pixel_size_m,
+                sky=seen.golden_sky,
+                material=golden.material,
+                tail=None if tail is None else tail(rng),
+                rng=rng,
+            ).pixels,
+            taken.pixels,
+            rng=rng,
+        )
     row |= _truth(placed, how, tear) | _nuisances((*map(tear.moved, seen.nuisances), *tear.named(shown.shape)))
     row |= {"period_px": np.array(seen.period_px, np.float32), "kind": np.uint8(KINDS.index(seen.kind))}
     if not recipe.maps:
@@ -150,13 +162,8 @@ def _own(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels if found is None else found
 
 
-def _golden(
-    field: Surface, sky: Field, look: Look, pixels: NDArray[np.uint8], *, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """The other die under the same column and stuff, off by as much as a stage is, brought onto the picture."""
-    taken = develop(
-        field.height_m, look, pixel_size_m=field.pixel_size_m, sky=sky, material=field.material, rng=rng
-    ).pixels
+def _golden(taken: NDArray[np.uint8], pixels: NDArray[np.uint8], *, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The other die under the same column, off by as much as a stage is, brought onto the picture."""
     move = rng.normal(0.0, OFF_PX, 2)
     size = (pixels.shape[1], pixels.shape[0])
     moved = cv2.warpAffine(
