@@ -55,7 +55,7 @@ def fault(
     """
     if len(distinct([e.working_distance_m for e in evidence])) < 3 or not _surprising(before, found):
         return None
-    return _explained(evidence, _lens(evidence, before, instrument))
+    return _explained(evidence, _lens(evidence, before, instrument, of=evidence[-2]))
 
 
 def doubt(evidence: Sequence[Evidence], found: Estimate, instrument: Instrument) -> Fault | None:
@@ -67,7 +67,7 @@ def doubt(evidence: Sequence[Evidence], found: Estimate, instrument: Instrument)
         return Fault(INVERTED, evidence[-1].working_distance_m)
     if len(distinct([e.working_distance_m for e in evidence])) < 3:
         return None
-    return _explained(evidence, _lens(evidence, found, instrument))
+    return _explained(evidence, _lens(evidence, found, instrument, of=evidence[-1]))
 
 
 def _surprising(before: Estimate | None, found: Estimate) -> bool:
@@ -97,7 +97,8 @@ def mirrored(evidence: Sequence[Evidence], found: Estimate, instrument: Instrume
         return False
     scene = _scene(evidence, found.alpha_rad or ALPHA_GUESS_RAD, instrument)
     way = evidence[0].working_distance_m - found.working_distance_m
-    at = Hypothesis((found.defocus_m or 0.0) + way, *(found.astigmatism_m or (0.0, 0.0)))
+    first = _at_first(found.astigmatism_m, evidence[-1], evidence[0], instrument)
+    at = Hypothesis((found.defocus_m or 0.0) + way, *first)
     as_told = _agreement(scene, at, 0.0)
     the_other_way = _agreement(scene, at, -2.0 * scale)
     if the_other_way - as_told < MIRRORED_NATS:
@@ -139,8 +140,8 @@ def _missed(fit: Fit, told_m: Real) -> float:
     return float(np.abs(fit.places_m - told_m).max())
 
 
-def _lens(evidence: Sequence[Evidence], before: Estimate | None, instrument: Instrument) -> Lens:
-    """Power alone is heard: it needs no registration."""
+def _lens(evidence: Sequence[Evidence], before: Estimate | None, instrument: Instrument, *, of: Evidence) -> Lens:
+    """Power alone is heard: it needs no registration. of: the frame whose astigmatism `before` tells."""
     first = evidence[0]
     known = before if before is not None and before.answered else None
     alpha = instrument.alpha_rad or (known.alpha_rad if known else None) or ALPHA_GUESS_RAD
@@ -148,9 +149,25 @@ def _lens(evidence: Sequence[Evidence], before: Estimate | None, instrument: Ins
         scene=_scene(evidence, alpha, instrument, power_alone=True),
         home_m=first.working_distance_m,
         h=half_depth_of_focus_m(first.pixel_size_m, alpha, instrument.fw50_m),
-        astigmatism_m=(known.astigmatism_m if known else None) or (0.0, 0.0),
+        astigmatism_m=_at_first(known.astigmatism_m, of, first, instrument) if known else (0.0, 0.0),
         stretches=ALPHA_UNKNOWN if instrument.alpha_rad is None else ALPHA_WRONG,
     )
+
+
+def _at_first(
+    astigmatism_m: tuple[float, float] | None, of: Evidence, first: Evidence, instrument: Instrument
+) -> tuple[float, float]:
+    """What the first frame had of it: the stigmators may have been turned since."""
+    added = _added(of, first, instrument)
+    ax, ay = astigmatism_m or added
+    return ax - added[0], ay - added[1]
+
+
+def _added(e: Evidence, first: Evidence, instrument: Instrument) -> tuple[float, float]:
+    """Astigmatism that the stigmators put on since the first frame."""
+    matrix = np.asarray(instrument.stigmator_matrix_m or ((0.0, 0.0), (0.0, 0.0)))
+    ax, ay = matrix @ (e.stigmator_x - first.stigmator_x, e.stigmator_y - first.stigmator_y)
+    return float(ax), float(ay)
 
 
 def _accounts(told_m: Real) -> list[Account]:
@@ -186,10 +203,8 @@ def _scene(
     coarse = wave is None or first.pixel_size_m > 2.0 * wave / alpha_rad
     column = Column(alpha_rad, first.pixel_size_m, first.pixel_size_y_m, wavelength_m=None if coarse else wave)
     quietest = min((e.noise for e in evidence), key=lambda noise: float(noise.mean()))
-    matrix = np.asarray(instrument.stigmator_matrix_m or ((0.0, 0.0), (0.0, 0.0)))
     views = []
     for e in evidence:
-        ax, ay = matrix @ (e.stigmator_x - first.stigmator_x, e.stigmator_y - first.stigmator_y)
         offset = e.working_distance_m - first.working_distance_m
-        views.append(View(e.spectra, e.centres_px, quietest, offset, (float(ax), float(ay)), e.grown))
+        views.append(View(e.spectra, e.centres_px, quietest, offset, _added(e, first, instrument), e.grown))
     return Scene(views, column, independent=first.independent, power_alone=power_alone)
