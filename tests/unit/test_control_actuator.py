@@ -146,3 +146,22 @@ def test_a_dose_too_low_to_show_a_texture_is_told_from_a_field_without_one(
     header: dict[str, float | str | int], reason: str
 ) -> None:
     assert nothing_seen(Optics(**header)) == reason  # type: ignore[arg-type]
+
+
+def test_a_sound_lens_is_not_blamed_for_astigmatism_that_the_stigmators_took_away() -> None:
+    """A frame at home and one from a probe with 2.5 h of astigmatism, the third corrected and in focus."""
+    known = Instrument(
+        alpha_rad=ALPHA_RAD, alpha_sigma_rad=0.02 * ALPHA_RAD, stigmator_matrix_m=((2.5 * H_M, 0.0), (0.0, 2.5 * H_M))
+    )
+    objects, rng = scene("blobs", 512 + 2 * MARGIN, 1), np.random.default_rng(2)
+    settings = ((-0.84, 0.0), (1.4, 0.0), (0.0, -1.0))  # defocus in h, stigmator x
+    frames = []
+    for number, (z_h, x) in enumerate(settings):
+        astigmatism = (2.5 * (1.0 + x) * H_M, 0.0)
+        pixels = frame(
+            objects, z_m=z_h * H_M, astigmatism_m=astigmatism, shift_px=(0.2 * number, 0.1), snr=1.8, rng=rng
+        )
+        frames.append(evidence(pixels, (z_h + 0.84) * H_M, number, (x, 0.0)))
+    found = estimate(frames, known)
+    assert found.defocus_m is not None and abs(found.defocus_m) < 0.3 * H_M
+    assert actuator.doubt(frames, found, known) is None
