@@ -12,7 +12,7 @@ from agent.control import actuator, focus, inspecting
 from agent.control.admission import PASSED_OVER, Stream, follow, standing_reason
 from agent.control.belief import Belief, learned
 from agent.control.dose import nothing_seen
-from agent.control.envelope import Move
+from agent.control.envelope import Move, gate
 from agent.control.estimate import Instrument
 from agent.control.exposing import Exposing
 from agent.control.focus import Routine, Rules, Wish
@@ -57,6 +57,8 @@ EVIDENT_M = 50e-9  # the header must show a change that was acknowledged, to a r
 INTRUDED_S, INTRUDED_FRAMES = 5.0, 3.0  # after a second producer's last frame until one is believed to be alone
 NOTHING = Wanted()
 MOVED = (Outcome.APPLIED, Outcome.CLIPPED)
+BLIND = ("blank", "frozen", "saturated")  # what a stream shows where there is nothing to see
+BLIND_FRAMES = 5  # of them in a row: a beam that blinks is back before
 GO_BACK = ("rejected", "clipped")  # the controller answers, but not as asked: it may still take the way back
 
 
@@ -79,6 +81,8 @@ class Decider:
         self._yield_until_ns = 0
         self._intruded_ns: int | None = None
         self._way_back: Wish | None = None  # told with the next frame: its epochs are what a controller compares
+        self._blind = 0  # frames in a row that show nothing, in the middle of a routine
+        self._left_m: float | None = None  # the working distance that the routine under way goes back to
         self._converged_score: float | None = None
         self._belief: Belief | None = None  # of focus, for other scenes
         self._lost = self._issued = 0
@@ -164,7 +168,7 @@ class Decider:
         self.standing.only(lambda code: not flags.CONDITIONS[code].latched)
         self.steering, self._way_back = self.steering.cancelled(), None
         if fresh or self.routine.phase is Phase.HELD:
-            self.routine = focus.begin()
+            self.routine, self._left_m = focus.begin(), None
             self._converged_score = None
         else:
             self.routine = focus.forget_scene(self.routine)
@@ -190,6 +194,7 @@ class Decider:
     def _yield(self, now_ns: int) -> None:
         """Somebody else is at work: let him, then go on from what he left."""
         self._yield_until_ns = now_ns + round(self.terms.operator_yield_s * 1e9)
+        self._left_m = None
         self.standing.put("operator", flags.CONDITIONS["operator"].advice)
         self.steering, self._way_back = self.steering.cancelled(), None
         if self.routine.phase is not Phase.HELD:  # a hand on the knob does not answer what the routine gave up for
@@ -256,7 +261,7 @@ class Decider:
         self.standing.drop("operator")
         self.standing.drop("lease_expired")
         self._yield_until_ns = 0
-        self.steering, self._way_back = self.steering.cancelled(), None
+        self.steering, self._way_back, self._left_m = self.steering.cancelled(), None, None
         self.routine = self.routine.anew(Phase.MEASURING)
         self.exposing.forget()
 
@@ -367,7 +372,8 @@ class Decider:
         self.exposing.look(frame.optics, findings, self.routine)
         if findings.evidence is None:
             self._watch_for_loss(findings)
-            return None
+            return self._blinded(frame, findings)
+        self._blind = 0
         if self.mode.mode is Mode.CONTROL and self.exposing.first(self.routine, self.standing.holding_all()):
             return None
         if self.mode.mode is Mode.CONTROL and self.standing.holding() is not None:
@@ -381,9 +387,25 @@ class Decider:
             rules=self._rules(),
         )
         wish = self._doubted(wish, was, frame)
+        under_way = self.routine.phase in (Phase.PROBING, Phase.VERIFYING)
+        self._left_m = self.routine.restore_to if under_way else None
         if self.routine.phase is Phase.CONVERGED and self.routine.estimate is not None:
             self._belief = learned(self.routine.estimate, frame.optics) or self._belief
         return self._after(wish, findings, now_ns)
+
+    def _blinded(self, frame: Frame, findings: Findings) -> Wish | None:
+        """Nothing to see in the middle of a routine: the lens does not wait where a probe has left it."""
+        reason, now = findings.refused or self._reason or "", where(frame.optics)
+        waits = self.mode.mode is Mode.CONTROL and self.steering.out is None and reason in BLIND
+        self._blind = self._blind + 1 if waits and self._left_m is not None else 0
+        if self._blind < BLIND_FRAMES or self._left_m is None:
+            return None
+        self._blind, left_m, self._left_m = 0, self._left_m, None
+        self.routine = self.routine.anew(Phase.MEASURING)  # what comes after it is measured from there
+        if abs(left_m - now.working_distance_m) <= EVIDENT_M:
+            return None
+        back = gate(replace(now, working_distance_m=left_m, limits=()), now, left_m, self.terms.envelope)
+        return Wish(Kind.RESTORE, back, reason)
 
     def _doubted(self, wish: Wish | None, was: Routine, frame: Frame) -> Wish | None:
         """Say of an end of the routine what only the header or the certificate can tell."""
@@ -496,7 +518,7 @@ class Decider:
         if self.standing.reason is not None and not back:
             return None
         number = self._sent(wish.kind, wish.move, frame, now_ns)
-        return focus_suggestion(number, wish, self.routine, valid_for_s=self._valid_for_s())
+        return focus_suggestion(number, wish, self.routine, now=where(frame.optics), valid_for_s=self._valid_for_s())
 
     def _expose(self, frame: Frame | None, findings: Findings | None, now_ns: int) -> Suggestion | None:
         """Brightness and contrast, where the optics are left alone."""

@@ -6,9 +6,9 @@ from agent.control.focus import Routine, Wish
 from agent.messages import Kind, Optics, Suggestion
 
 
-def focus_suggestion(number: str, wish: Wish, routine: Routine, *, valid_for_s: float) -> Suggestion:
-    """A move of the optics, or a frame that would help."""
-    newest, found = routine.evidence[-1], routine.estimate
+def focus_suggestion(number: str, wish: Wish, routine: Routine, *, now: Move, valid_for_s: float) -> Suggestion:
+    """A move of the optics, or a frame that would help. now: as the header has it, where no evidence is left."""
+    newest, found = routine.evidence[-1] if routine.evidence else now, routine.estimate
     moves = wish.kind is not Kind.ACQUIRE
     dx, dy = wish.move.stigmator_x - newest.stigmator_x, wish.move.stigmator_y - newest.stigmator_y
     turned = moves and (dx != 0.0 or dy != 0.0)

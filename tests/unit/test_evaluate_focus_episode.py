@@ -181,3 +181,13 @@ def test_the_agent_holds_where_frames_are_no_evidence(
 def test_torn_messages_do_not_end_it(agent: Callable[[Case, str], Row]) -> None:
     row = agent(easy(3.0, size=320), "torn messages")
     assert row.end is End.CONVERGED and abs(row.residual_h) < 1.0
+
+
+@pytest.mark.parametrize("fault", ["blanked", "frozen silently"])
+def test_a_stream_that_shows_nothing_in_the_middle_of_a_bracket_does_not_leave_the_lens_at_the_probe(
+    agent: Callable[[Case, str], Row], fault: str
+) -> None:
+    row = agent(easy(5.0, size=400), fault)
+    assert (row.end, row.reason) == (End.HELD, {"blanked": "blank"}.get(fault, "frozen"))
+    assert row.moves == 2  # the probe, and the way back
+    assert row.residual_h == pytest.approx(row.start_h, abs=0.05)
