@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,8 @@ def test_bad_input_is_one_sentence(frames: list[Path], tmp_path: Path) -> None:
 def started(*words: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command as a person starts it, and the address it tells."""
     line = [sys.executable, "-m", "agent", "calibrate", "rate", *map(str, words), "--no-browser"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell lets its background jobs ignore it
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         try:
             yield process, address(process)
         finally:
