@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.interval import wilson
+
 DRAWS = 1000
 MEDIAN_DRAWS = 200  # where each draw costs a sort
 SEED = 0
 INTERVAL = (2.5, 97.5)  # percentiles
 TAIL = 0.025
-Z_95 = 1.96  # sigmas of Wilson's interval
 HALVINGS = 60  # of an interval: to the last digit
 
 
@@ -63,14 +64,6 @@ def share(rows: Sequence[tuple[str, bool]]) -> Share:
     drawn = (weights @ hit) / np.maximum(weights @ there, 1.0)
     least, most = np.percentile(drawn, INTERVAL)
     return Share(k, n, k / n, low, high, float(least), float(most))
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """95 % interval of k of n."""
-    rate, z2 = k / n, Z_95**2
-    middle = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n**2)) / (1 + z2 / n)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def draws(specimens: int, times: int) -> NDArray[np.float64]:

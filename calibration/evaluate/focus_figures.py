@@ -9,8 +9,8 @@ import numpy as np
 from calibration.evaluate.focus_grid import NEAR, STIGMATED_H
 from calibration.evaluate.focus_method import End
 from calibration.evaluate.focus_rows import Row, Said
+from calibration.interval import wilson
 
-WILSON = 1.96  # sigma: 95 %
 WORSE_H = 0.25  # further from focus than that than if nobody had done anything
 ONE_SIGMA, TWO_SIGMA = 1.0, 1.96  # of a Gaussian 68.3 and 95 %
 MEDIAN_OF_SIGMA = 0.6745  # the median of the absolute value of a Gaussian
@@ -107,10 +107,7 @@ def counted(k: int, n: int) -> Share:
     """With Wilson's interval."""
     if n == 0:
         return Share(0, 0, None, None, None)
-    p, z = k / n, WILSON
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1.0, 1.0))
-    return Share(k, n, p, max(low, 0.0), min(high, 1.0))
+    return Share(k, n, k / n, *wilson(k, n))
 
 
 def spread(values: Iterable[float]) -> Spread | None:

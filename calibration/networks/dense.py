@@ -40,11 +40,11 @@ class Trunk(nn.Module):
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """-> (n, SHARED, h / 4, w / 4)."""
         mean, spread = condition[:, 0, None, None, None], condition[:, 1, None, None, None]
-        levels_of = image.float() / 255.0
-        shown = (levels_of[:, :1] - mean) / spread
+        grey = image.float() / 255.0
+        shown = (grey[:, :1] - mean) / spread
         if self.channels == 2:
             # Where there is no reference the picture is its own, and nothing differs, not even the noise.
-            shown = torch.cat([shown, (levels_of[:, :1] - levels_of[:, 1:]) / spread], dim=1)
+            shown = torch.cat([shown, (grey[:, :1] - grey[:, 1:]) / spread], dim=1)
         x = self.stem(shown)
         told = self.told(condition)
         levels = []

@@ -6,13 +6,12 @@ neither a capture nor a false alarm. Rates are to frames of 512 x 512 pixels.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.networks.defects import CHANNELS
+from calibration.interval import wilson
 from calibration.train.defects_data import Fields
 from calibration.twin.contrast import VISIBLE
 from engines.defects import CLASSES, defects_of, overlap
@@ -24,7 +23,6 @@ LEAST = 0.02  # confidence below which no threshold will lie
 GROWN_PX = 4.0
 LEAST_PITCH, LEAST_SIDE_PX = 0.5, 6.0  # side of a square of the defect's area
 RATES = {"": 0.1, "_at_0.01": 0.01}  # suffix of a figure -> false alarms a frame
-Z_95 = 1.96
 SHIFTS = (-2, -1, 1, 2)  # periods
 SMOOTHED_PX = 1.5
 USUAL = 99.0  # percentile of the differences that a clean picture has anyway
@@ -49,7 +47,7 @@ def finds(model: bytes, fields: Fields, reference: str = "own") -> list[Defects]
     found = []
     beside = getattr(fields, reference)
     for image, other, condition in zip(fields.image, beside, fields.condition, strict=True):
-        out = engine.run(np.stack([image, other]) if engine.channels == CHANNELS else image, condition)
+        out = engine.run(np.stack([image, other]) if engine.channels > 1 else image, condition)
         found.append(defects_of(out["confidence"][0], out["class_index"][0], out["box_px"][0], LEAST, image.shape))
     return found
 
@@ -162,16 +160,6 @@ def hits(find: FoundDefect, box: tuple[float, float, float, float]) -> bool:
     """Is the find's centre in the box, grown by a cell?"""
     x, y = (find.box_px[0] + find.box_px[2]) / 2, (find.box_px[1] + find.box_px[3]) / 2
     return box[0] - GROWN_PX <= x <= box[2] + GROWN_PX and box[1] - GROWN_PX <= y <= box[3] + GROWN_PX
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a rate."""
-    if trials == 0:
-        return 0.0, 1.0
-    rate, z2 = successes / trials, Z_95**2
-    middle = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z_95 * sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def self_reference(fields: Fields) -> list[Defects]:

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.train.defects_figures import hits, wilson
+from calibration.interval import wilson
+from calibration.train.defects_figures import hits
 from engines.defects import DefectFinder, overlap
 from engines.readings import Defects
 from engines.reference import self_reference

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from calibration.interval import wilson
 from calibration.networks.defects import BEST, CHANNELS, STRIDE_PX, DefectNet, peaks
 from calibration.train import defects, defects_data, defects_figures, defects_learn, export
 from calibration.train.cycle import Cycle
@@ -316,10 +317,10 @@ def test_crops_are_shown_with_their_own_reference_with_another_die_and_with_none
 
 
 def test_wilsons_interval_of_known_answers() -> None:
-    low, high = defects_figures.wilson(8, 10)
+    low, high = wilson(8, 10)
     assert low == pytest.approx(0.490, abs=1e-3)
     assert high == pytest.approx(0.943, abs=1e-3)
-    assert defects_figures.wilson(0, 0) == (0.0, 1.0)
+    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_the_baseline_finds_a_bright_spot_on_a_periodic_picture() -> None:
