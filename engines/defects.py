@@ -30,6 +30,7 @@ CLASSES = (  # the channels of the heat map, in their order
     "void",
     "other",
 )
+SEEN = 96  # numbers that a network tells of what it saw at each find, for the cascade
 TRAINED_PIXEL_M = (0.8e-9, 8e-9)  # a pixel beyond it is told as its end
 WORKING_POINT = "working_point"  # row of the manifest's metrics
 THRESHOLD = "threshold"  # its figure: the confidence that clean frames exceed 0.1 times a frame
@@ -89,7 +90,8 @@ class DefectFinder:
 
         def found() -> Defects:
             out = finish()
-            return defects_of(out["confidence"][0], out["class_index"][0], out["box_px"][0], least, image.shape)
+            seen = out["seen"][0] if "seen" in out else None  # older packages keep it to themselves
+            return defects_of(out["confidence"][0], out["class_index"][0], out["box_px"][0], least, image.shape, seen)
 
         return found
 
@@ -108,13 +110,15 @@ def defects_of(
     box_px: NDArray[np.float32],  # (k, 4)
     threshold: float,
     shape: tuple[int, ...],
+    seen: NDArray[np.float32] | None = None,  # (k, SEEN)
 ) -> Defects:
     """The peaks above the threshold, clipped to the picture; of two that overlap, the more confident one."""
     kept: list[FoundDefect] = []
-    for sure, index, box in zip(confidence, class_index, box_px, strict=True):
+    for number, (sure, index, box) in enumerate(zip(confidence, class_index, box_px, strict=True)):
         if sure < threshold:
             break
-        found = FoundDefect(CLASSES[int(index)], float(sure), clipped(box, shape))
+        told = () if seen is None else tuple(seen[number].tolist())
+        found = FoundDefect(CLASSES[int(index)], float(sure), clipped(box, shape), told)
         if all(overlap(found.box_px, other.box_px) < OVERLAP for other in kept):
             kept.append(found)
     return tuple(kept)

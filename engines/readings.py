@@ -1,6 +1,6 @@
 """What the models say of one frame, as named physical quantities. numpy only; no tensor leaves this package."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class FoundDefect:
     name: str  # one of engines.defects.CLASSES
     confidence: float  # 0..1
     box_px: tuple[float, float, float, float]  # x0, y0, x1, y1; x1 and y1 exclusive
+    seen: tuple[float, ...] = field(default=(), repr=False)  # by the network at its place, SEEN numbers; none: unknown
 
 
 Defects = tuple[FoundDefect, ...]  # the most confident first

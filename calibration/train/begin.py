@@ -76,6 +76,16 @@ def between(first: bytes, last: bytes, share: float) -> bytes:
     return bytes(graph.SerializeToString())
 
 
+def alike(first: bytes, last: bytes) -> bool:
+    """Are two graphs of one network, so that something lies between them?"""
+    return _weights(first) == _weights(last)
+
+
+def _weights(model: bytes) -> dict[str, tuple[int, ...]]:
+    stored = onnx.load_model_from_string(model).graph.initializer
+    return {each.name: tuple(each.dims) for each in stored if "." in each.name}
+
+
 def best_between(first: bytes, last: bytes, error: Callable[[bytes], float]) -> tuple[bytes, float]:
     """The graph between two that errs least, and its share; of those that err hardly more, the nearest to the first,
     which knows what the tuning set does not show. error: of a graph, on pictures no weight was fitted to."""
@@ -85,16 +95,25 @@ def best_between(first: bytes, last: bytes, error: Callable[[bytes], float]) -> 
     return graphs[nearest], nearest
 
 
-def begin(network: nn.Module, model: bytes, image: NDArray[np.uint8], condition: NDArray[np.float32]) -> None:
+def begin(
+    network: nn.Module,
+    model: bytes,
+    image: NDArray[np.uint8],
+    condition: NDArray[np.float32],
+    *,
+    new: tuple[str, ...] = (),
+) -> None:
     """Give the network the weights of an exported graph.
 
     image (n, h, w) or (n, c, h, w), condition (n, k): of the training to come. A channel that the graph has not is
-    heard of with weight 0 at first. Raises ModelError where the graph is another network's.
+    heard of with weight 0 at first; modules named in `new` that it has not begin from nothing. Raises ModelError where
+    the graph is another network's.
     """
     stored = {each.name: numpy_helper.to_array(each) for each in onnx.load_model_from_string(model).graph.initializer}
     folded = _folded(network)
+    unknown = tuple(f"{each}." for each in new if not any(name.startswith(f"{each}.") for name in stored))
     for name, own in [*network.named_parameters(), *network.named_buffers()]:
-        if name.rpartition(".")[0] not in folded:
+        if name.rpartition(".")[0] not in folded and not name.startswith(unknown):
             _take(own, stored, name)
     for name, normal in folded.items():
         _bypass(normal)

@@ -30,11 +30,10 @@ from calibration.train.package import Metrics
 from engines import manifest
 from engines.defects import TASK, THRESHOLD, WORKING_POINT, DefectFinder
 from engines.load import load
-from engines.onnx import OnnxEngine
 from engines.scene import CONDITION
 
 PICTURES_PER_MINUTE = 100  # of the whole training: a third of it draws them, the rest learns from them
-EPOCHS, COARSE_EPOCHS = 22, 15
+EPOCHS, COARSE_EPOCHS = 22, 12
 FEWEST = 160
 REFERENCES = {"golden": "another_die", "image": "no_reference"}  # column of Fields -> suffix of a row
 HELD_OUT = 400
@@ -76,7 +75,7 @@ def run(
     network = train(training, plan, checkpoint=work / "checkpoint.pt", progress=progress, start=start)
     model, share = package / manifest.MODEL_FILE, 1.0
     export.to_onnx(network, model, condition=CONDITION, outputs=DEFECTS.output_names, channels=CHANNELS)
-    if start is not None and OnnxEngine(start).channels == CHANNELS:  # else nothing lies between them
+    if start is not None and begin.alike(start, model.read_bytes()):
         mixed, share = best_between(start, model.read_bytes(), plan, work=work, progress=progress)
         model.write_bytes(mixed)
     record = DEFECTS.training(

@@ -9,7 +9,7 @@ from calibration.train.develop import ELECTRONS, PIXEL_M, VOLTAGE_V
 from calibration.train.package import IMAGE, SCENE, Described
 from calibration.twin.contrast import SMALLEST_PX, VISIBLE
 from calibration.twin.defects import OWN_ROUGHNESS, TELLS_M, TELLS_YIELD
-from engines.defects import CLASSES, TASK
+from engines.defects import CLASSES, SEEN, TASK
 from engines.manifest import Tensor
 
 COMPARED = msgspec.structs.replace(
@@ -42,6 +42,13 @@ OUTPUTS = (
         shape=(1, BEST, 4),
         unit="px",
         meaning="x0, y0, x1, y1 from the outer corner of the first pixel, x right, y down; not clipped to the picture",
+    ),
+    Tensor(
+        name="seen",
+        dtype="float32",
+        shape=(1, BEST, SEEN),
+        unit="1",
+        meaning="hidden layers of objectness and classes at the peak, for the cascade",
     ),
 )
 

@@ -1,6 +1,7 @@
 """The training loop of the defect network: pictures with boxes in, weights out. Seeded; goes on from a checkpoint.
 
-Centres are learnt as heat: a Gaussian as large as the defect asks for, a map a class (as CenterNet, arXiv:1904.07850).
+Centres are learnt as heat: a Gaussian as large as the defect asks for (as CenterNet, arXiv:1904.07850), one map for all
+classes, and where a defect is, its class.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from calibration.networks.defects import STRIDE_PX, DefectNet
+from calibration.networks.defects import STRIDE_PX, DefectNet, Maps
 from calibration.train import begin
 from calibration.train.cycle import Cycle
 from calibration.train.defects_data import SIDE, Fields
@@ -28,10 +29,9 @@ FACTS = slice(2, 8)  # of the condition
 WHOLE = 0.5  # share of a box that must be in a crop; with less of it the defect is neither asked for nor forbidden
 TOWARDS = 0.75  # share of crops that are laid over a defect, where there is one
 SMALLEST_CELLS = 1.0  # a box is taken to be one cell wide at least
-SHAPE_WEIGHT = 0.3
-NEAR = (
-    0.5  # heat from which a cell beside the centre is asked for the defect and its shape too: the summit may be there
-)
+CLASS_WEIGHT, SHAPE_WEIGHT = 0.5, 0.3
+NEAR = 0.5  # heat from which a cell beside the centre is asked for the defect too: the summit may be there
+NEW = ("objectness",)  # heads that older packages have not
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Plan:
 class Targets:
     """What the network should have said of a batch; cells are STRIDE_PX wide."""
 
-    heat: Tensor  # (n, classes, h, w) 0..1; 1 at a centre alone
+    heat: Tensor  # (n, 1, h, w) 0..1; 1 at a centre alone
     asked: Tensor  # (n, classes, h, w) share of each cell in a defect, that of one defect adds up to 1
     shape: Tensor  # (n, 4, h, w) ln width, ln height, offset x, offset y, in cells
     weight: Tensor  # (n, 1, h, w) of the shape: 0 away from any centre
@@ -68,7 +68,8 @@ def train(fields: Fields, plan: Plan, *, checkpoint: Path, progress: Progress, s
     torch.manual_seed(plan.seed)
     network, per_epoch = DefectNet(), len(fields) // BATCH
     if start is not None:
-        begin.begin(network, start, np.stack([fields.image, fields.own], axis=1), fields.condition)
+        shown = np.stack([fields.image, fields.own], axis=1)
+        begin.begin(network, start, shown, fields.condition, new=NEW)
     rate = begin.gentler(LEARNING_RATE, start)
     cycle = Cycle(network, asdict(plan), steps=plan.steps(len(fields)), learning_rate=rate)
     cycle.resume(checkpoint)
@@ -88,23 +89,24 @@ def train(fields: Fields, plan: Plan, *, checkpoint: Path, progress: Progress, s
     return network
 
 
-def _said(network: DefectNet, image: Tensor, condition: Tensor, *, short: bool) -> tuple[Tensor, Tensor]:
+def _said(network: DefectNet, image: Tensor, condition: Tensor, *, short: bool) -> Maps:
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=short):
-        logits, shape = network.raw(image, condition)
-    return logits.float(), shape.float()
+        maps = network.raw(image, condition)
+    return Maps(*(each.float() for each in maps))
 
 
-def loss(said: tuple[Tensor, Tensor], target: Targets) -> Tensor:
-    """Penalty-reduced focal loss of the heat and the error of the shape, per defect."""
-    logits, shape = said
-    count = torch.clamp(target.asked.sum(), min=1.0)
-    heat, sure, unsure = torch.sigmoid(logits), functional.logsigmoid(logits), functional.logsigmoid(-logits)
-    found = target.asked * (1.0 - heat) ** 2 * sure
+def loss(said: Maps, target: Targets) -> Tensor:
+    """Penalty-reduced focal loss of the objectness, and the errors of class and shape where a defect is, per defect."""
+    count, asked = torch.clamp(target.asked.sum(), min=1.0), target.asked.sum(dim=1, keepdim=True)
+    logits = said.objectness
+    there, sure, unsure = torch.sigmoid(logits), functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    found = asked * (1.0 - there) ** 2 * sure
     # What lies beside a centre is no defect of its own, but hardly wrong either.
-    quiet = target.judged * (target.asked == 0.0) * (1.0 - target.heat) ** 4 * heat**2 * unsure
-    off = functional.smooth_l1_loss(shape, target.shape, reduction="none", beta=0.2).sum(dim=1, keepdim=True)
+    quiet = target.judged * (asked == 0.0) * (1.0 - target.heat) ** 4 * there**2 * unsure
+    named = target.asked * functional.log_softmax(said.heat, dim=1)
+    off = functional.smooth_l1_loss(said.shape, target.shape, reduction="none", beta=0.2).sum(dim=1, keepdim=True)
     shaped = (off * target.weight).sum() / torch.clamp(target.weight.sum(), min=1.0)
-    return -(found.sum() + quiet.sum()) / count + SHAPE_WEIGHT * shaped
+    return -(found.sum() + quiet.sum() + CLASS_WEIGHT * named.sum()) / count + SHAPE_WEIGHT * shaped
 
 
 def batch(
@@ -177,7 +179,7 @@ Arrays = tuple[NDArray[np.float32], ...]
 def targets_of(box: NDArray[np.float32], label: NDArray[np.int8], asked: NDArray[np.bool_], crop: int) -> Arrays:
     """heat, asked, shape, weight and judged of one picture, as in Targets."""
     cells = crop // STRIDE_PX
-    heat, share = np.zeros((2, len(CLASSES), cells, cells), np.float32)
+    heat, share = np.zeros((1, cells, cells), np.float32), np.zeros((len(CLASSES), cells, cells), np.float32)
     shape, weight = np.zeros((4, cells, cells), np.float32), np.zeros((1, cells, cells), np.float32)
     judged = np.ones((1, cells, cells), np.float32)
     rows, columns = np.mgrid[:cells, :cells].astype(np.float32) + np.float32(0.5)
@@ -189,7 +191,7 @@ def targets_of(box: NDArray[np.float32], label: NDArray[np.int8], asked: NDArray
         blob = np.exp(-0.5 * (((columns - x) / _spread(w)) ** 2 + ((rows - y) / _spread(h)) ** 2))
         centre = min(int(y), cells - 1), min(int(x), cells - 1)
         blob[centre] = 1.0
-        heat[name] = np.maximum(heat[name], blob)
+        heat[0] = np.maximum(heat[0], blob)
         near = (blob > NEAR) & (blob > weight[0])
         shape[:, near] = np.stack(
             [np.full(near.sum(), np.log(w)), np.full(near.sum(), np.log(h)), x - columns[near], y - rows[near]]
@@ -202,7 +204,7 @@ def targets_of(box: NDArray[np.float32], label: NDArray[np.int8], asked: NDArray
 
 def _spread(cells: float) -> float:
     """Sigma of the heat along one axis: how far off a centre may be before the box is another one."""
-    return float(np.clip(cells / 6.0, 0.6, 3.0))
+    return float(np.clip(cells / 6.0, 0.6, 6.0))
 
 
 def _area(box: NDArray[np.float32]) -> NDArray[np.float32]:

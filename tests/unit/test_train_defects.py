@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from calibration.interval import wilson
-from calibration.networks.defects import BEST, CHANNELS, STRIDE_PX, DefectNet, peaks
+from calibration.networks.defects import BEST, CHANNELS, STRIDE_PX, DefectNet, Maps, peaks
 from calibration.train import defects, defects_data, defects_figures, defects_learn, export
 from calibration.train.cycle import Cycle
 from calibration.train.defects_data import KINDS, MOST, MOST_NUISANCES, Fields, Recipe
@@ -18,7 +18,7 @@ from calibration.train.defects_outside import Outcome, by_class, outside, row
 from calibration.train.defects_specimens import WIDEST_PX, layout, period_of
 from calibration.twin.inspection import inspected_frame
 from calibration.twin.nuisances import LARGEST_TEAR_PX, Tear
-from engines.defects import CLASSES, THRESHOLD, WORKING_POINT, DefectFinder
+from engines.defects import CLASSES, SEEN, THRESHOLD, WORKING_POINT, DefectFinder
 from engines.load import load
 from engines.manifest import MODEL_FILE
 from engines.onnx import OnnxEngine
@@ -165,8 +165,10 @@ def test_what_is_taught_is_what_the_graph_reads_back() -> None:
     box = np.array([[40.0, 60.0, 70.0, 72.0], [100.0, 90.0, 104.0, 93.0]], np.float32)
     label = np.array([CLASSES.index("bridge"), CLASSES.index("particle")], np.int8)
     heat, asked, shape, _, judged = defects_learn.targets_of(box, label, np.array([True, True]), 160)
-    logits = torch.logit(torch.from_numpy(heat)[None], eps=1e-6)
-    confidence, index, read = peaks(logits, torch.from_numpy(shape)[None])
+    there = torch.logit(torch.from_numpy(heat)[None], eps=1e-6)
+    maps = Maps(there, torch.from_numpy(asked)[None], torch.from_numpy(shape)[None], there)
+    confidence, index, read, seen = peaks(maps)
+    torch.testing.assert_close(torch.sigmoid(seen[..., 0]), confidence)
     assert judged.all()
     assert asked.sum(axis=(1, 2)).sum() == pytest.approx(2.0)
     assert confidence[0, 1] > 0.99
@@ -188,12 +190,12 @@ def test_a_defect_that_nobody_can_see_is_neither_asked_for_nor_forbidden() -> No
     assert judged[0, :10].all()
 
 
-def test_two_likely_classes_make_one_likely_defect() -> None:
-    logits = torch.full((1, len(CLASSES), 16, 16), -20.0)
-    logits[0, 2, 5, 6] = logits[0, 3, 5, 6] = 0.0
-    confidence, index, _ = peaks(logits, torch.zeros(1, 4, 16, 16))
-    assert float(confidence[0, 0]) == pytest.approx(0.75, abs=1e-3)
-    assert int(index[0, 0]) in (2, 3)
+def test_a_defect_of_two_likely_classes_is_no_less_sure() -> None:
+    there, heat = torch.full((1, 1, 16, 16), -20.0), torch.zeros(1, len(CLASSES), 16, 16)
+    there[0, 0, 5, 6], heat[0, 2, 5, 6], heat[0, 3, 5, 6] = 3.0, 4.0, 4.1
+    confidence, index, *_ = peaks(Maps(there, heat, torch.zeros(1, 4, 16, 16), there))
+    assert float(confidence[0, 0]) == pytest.approx(1.0 / (1.0 + np.exp(-3.0)), abs=1e-6)
+    assert int(index[0, 0]) == 3
 
 
 def test_learning_reduces_the_loss(few: Fields) -> None:
@@ -233,7 +235,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[DefectNet, bytes
     with torch.no_grad():  # features of a usual size, as after a training
         network.raw(torch.randint(0, 256, (2, 2, 96, 96), dtype=torch.uint8), torch.full((2, CONDITION), 0.3))
     network.eval()
-    last = network.heat[-1]
+    last = network.objectness[-1]
     assert isinstance(last, torch.nn.Conv2d)
     torch.nn.init.normal_(last.weight, std=0.5)  # peaks of every confidence
     path = tmp_path_factory.mktemp("exported") / MODEL_FILE
@@ -258,6 +260,8 @@ def test_the_graph_says_what_torch_says_at_sizes_that_were_not_the_exports(
     assert alone.sum() > 3
     np.testing.assert_array_equal(said["class_index"][0][alone], expected[1][0].numpy()[alone])
     np.testing.assert_allclose(said["box_px"][0][alone], expected[2][0].numpy()[alone], atol=5e-3)
+    np.testing.assert_allclose(said["seen"][0][alone], expected[3][0].numpy()[alone], atol=5e-3)
+    assert said["seen"].shape == (1, BEST, SEEN)
 
 
 def test_a_model_file_stays_below_five_megabytes(exported: tuple[DefectNet, bytes]) -> None:
