@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.cascade_contrast import FAR, Contrast
 from engines.cascade_crops import Box, median
-from engines.defects import CLASSES
+from engines.defects import CLASSES, SEEN
 from engines.readings import FoundDefect, Relief
 from engines.scene import CONDITION, LEAST_SPREAD
 from engines.texture import TEXTURE
@@ -26,6 +26,7 @@ GROUPS = {  # name -> columns
     "height": 6,
     "fractions": len(ELEMENTS) + 1,
     "word": len(CLASSES) + 2,  # the detector's: class, confidence
+    "seen": SEEN + 1,  # ... and what it saw there, where its package tells
 }
 FEATURES = sum(GROUPS.values())
 RING, RING_PX = 0.5, (4.0, 32.0)  # of a box's larger side: how wide the surroundings are that a height is told from
@@ -86,6 +87,8 @@ def features(facts: Sequence[Fact], texture: NDArray[np.float32], around: Surrou
             row[columns_of("fractions")] = (*fact.fractions, 1.0)
         if fact.word is not None:
             row[columns_of("word")] = word_told(fact.word)
+            if fact.word.seen:
+                row[columns_of("seen")] = (*fact.word.seen, 1.0)
     return table
 
 

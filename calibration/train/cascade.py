@@ -23,6 +23,7 @@ from calibration.train.cascade_figures import Said
 from calibration.train.cascade_fit import fitted
 from calibration.train.cascade_learn import USED, Plan, inputs_of, train_deep, train_fusion, used_up_to
 from calibration.train.defects_data import Recipe
+from calibration.train.defects_figures import FRAME_PX, RATES
 from calibration.train.learn import Progress
 from calibration.train.package import Metrics
 from engines import manifest
@@ -35,6 +36,7 @@ PICTURES_PER_MINUTE = 90  # of the whole training: the larger part of it draws t
 TUNING_SHARE, HELD_OUT_SHARE = 0.15, 0.3
 FEWEST = 80
 EPOCHS, LEFT_OUT_EPOCHS = 12, 8
+FRAME = defects_data.SIDE**2 / FRAME_PX  # frames a picture
 SURE = 0.5  # confidence of a find, about the detector's working threshold
 LEFT_OUT = ("merged_contact", "residue", "scratch")  # one of holes, one of films, one that runs across anything
 # As likely as not; 95 % of the known kept; noise alone does as much in every second such box.
@@ -87,7 +89,7 @@ def run(
     graph = Graph((package / manifest.MODEL_FILE).read_bytes())
     steps = plan.steps(len(sets.training), plan.epochs)
     record = CASCADE.training(network, command=command, seed=plan.seed, samples=len(sets.training), steps=steps)
-    metrics = measure(said_by(graph, sets.held_out), sets.held_out) | rows
+    metrics = measure(said_by(graph, sets.held_out), sets.held_out, plan.held_out) | rows
     CASCADE.write(package, record, metrics)
     metrics["unknown"] = unknown(sets, plan, work=work, progress=progress)
     CASCADE.write(package, record, metrics)
@@ -148,21 +150,23 @@ def said_by(graph: Graph, some: Candidates, at_once: int = 64) -> Said:
     return Said(*(np.concatenate([part[name] for part in parts]) for name in ("defect", "leaf", "known")))
 
 
-def measure(said: Said, truth: Candidates) -> Metrics:
-    """The table of the manifest; the thresholds are no result of it."""
+def measure(said: Said, truth: Candidates, pictures: int) -> Metrics:
+    """The table of the manifest; the thresholds are no result of it. pictures: that the candidates were found in."""
     named, pure = figures.by_class(said, truth, LIMITS)
-    finds = np.nonzero(truth.source == data.SOURCES.index("find"))[0]
-    sure = finds[figures.confidence(truth.rows(finds)) >= SURE]  # what comes in service
+    sure = np.nonzero(figures.confidence(truth) >= SURE)[0]
     return {
         WORKING_POINT: {"defect": LIMITS.defect, "known": LIMITS.known, "chance": LIMITS.chance},
         "held_out": figures.row(said, truth, LIMITS),
-        "held_out_finds": figures.row(said.rows(finds), truth.rows(finds), LIMITS),
-        "baseline_detector": figures.detectors_word(truth.rows(finds)),
+        "baseline_detector": figures.detectors_word(truth),
+        "true_finds_kept": {
+            f"at_{rate:g}_false_a_frame_by_{whose}": figures.kept(score, truth, false=int(rate * pictures * FRAME))
+            for rate in RATES.values()
+            for whose, score in (("cascade", said.defect), ("detector", figures.confidence(truth)))
+        },
         "held_out_sure_finds": figures.row(said.rows(sure), truth.rows(sure), LIMITS),
         "baseline_detector_sure": figures.detectors_word(truth.rows(sure)),
         "held_out_named_right": named,
         "held_out_purity": pure,
-        "held_out_by_source": figures.by_source(said, truth, LIMITS),
         "pit_against_particle": figures.hollow_or_raised(said, truth),
         "noise_gate": figures.gate(truth, LIMITS),
     }

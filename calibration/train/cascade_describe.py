@@ -69,8 +69,8 @@ LABELS = {
 DATA = (
     "beamside's virtual microscope alone, no recorded image: fields as those of the defects package, other specimens; "
     f"{data.WITH_GOLDEN:.0%} of the pictures with a golden frame, {data.WITH_OWN:.0%} with a reference of their own; "
-    "candidates: true boxes, jittered; what the shipped detector finds from a confidence of "
-    f"{data.WEAK:g} on; boxes of nuisances; any place. Heights as the shipped depth model reads them; element "
+    f"candidates: finds of the shipped detector from a confidence of {data.WEAK:g} on, beside a reference or without. "
+    "Heights as the shipped depth model reads them; element "
     "fractions were told of none, and count for nothing yet"
 )
 CASCADE = Described(TASK, "1", inputs=INPUTS, outputs=OUTPUTS, labels=LABELS, data=DATA)

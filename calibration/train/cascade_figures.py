@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.train.cascade_data import NOT_A_DEFECT, SOURCES, Candidates
+from calibration.train.cascade_data import NOT_A_DEFECT, Candidates
 from engines.cascade_features import columns_of
 from engines.cascade_levels import HOLLOW_OR_RAISED, NOT_DEFECT, OTHER, RAISED, SHADED, UNKNOWN, Limits
 from engines.defects import CLASSES
@@ -153,15 +153,13 @@ def by_class(said: Said, truth: Candidates, limits: Limits) -> tuple[dict[str, f
     return named, {name: float(right[told == name].mean()) for name in every if (told == name).any()}
 
 
-def by_source(said: Said, truth: Candidates, limits: Limits) -> dict[str, float]:
-    """Accuracy end to end by where candidates come from, defects and others apart."""
-    right, rows = names(said, truth, limits) == true_names(truth), {}
-    for index, source in enumerate(SOURCES):
-        for end, of in (("", truth.label != NOT_A_DEFECT), ("_that_is_none", truth.label == NOT_A_DEFECT)):
-            own = (truth.source == index) & of
-            if own.any():
-                rows[source + end] = float(right[own].mean())
-    return rows
+def kept(score: NDArray[np.float32], truth: Candidates, *, false: int) -> float:
+    """Share of the true finds that stand above all but `false` of the others: which of two scores ranks better where
+    false alarms are few."""
+    there = truth.label != NOT_A_DEFECT
+    others = np.sort(score[~there])[::-1]
+    least = others[false] if len(others) > false else -np.inf
+    return float((score[there] > least).mean()) if there.any() else float("nan")
 
 
 def hollow_or_raised(said: Said, truth: Candidates) -> dict[str, float]:

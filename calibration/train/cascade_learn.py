@@ -28,7 +28,7 @@ SMOOTHED = 0.05  # of the labels: two classes of one look are not told apart by 
 CHUNK = 256  # candidates at once where nothing is learnt
 
 USED = {  # what each row of the table of ablations may see, each with all that stands before it
-    "deep_alone": ("deep", "condition"),
+    "deep_alone": ("deep", "condition", "seen"),
     "with_texture": ("texture",),
     "with_moments": ("moments",),
     "with_height": ("height",),
