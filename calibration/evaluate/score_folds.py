@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -29,8 +30,10 @@ class Fold:
 
 
 def folds(samples: Samples) -> list[Fold]:
-    """Specimens first. Pictures of nothing are learnt from and never asked: they are easy, and of no kind."""
-    return [*_specimens(samples), *_magnifications(samples)]
+    """A specimen and a magnification in turn, so that a bench that is stopped tells of both. Pictures of nothing are
+    learnt from and never asked: they are easy, and of no kind."""
+    pairs = zip_longest(_specimens(samples), _magnifications(samples))
+    return [fold for pair in pairs for fold in pair if fold is not None]
 
 
 def _specimens(samples: Samples) -> Iterator[Fold]:
