@@ -100,10 +100,7 @@ class Decider:
         recipe = self._recipe(frame)
         if recipe is None:
             return wanted
-        least = recipe.asked(self.terms.defect_threshold)
-        return msgspec.structs.replace(
-            wanted, reference=recipe.reference, threshold=least, sizes_m=recipe.rules.sizes.bounds_m
-        )
+        return inspecting.asked(wanted, frame, recipe, own_threshold=self.terms.defect_threshold)
 
     def _recipe(self, frame: Frame) -> Recipe | None:
         """Of those known here."""
@@ -337,7 +334,7 @@ class Decider:
             return ()
         recipe = self._recipe(frame)
         refused = self.terms.refused.get(frame.optics.recipe or "", "")
-        doubt = refused if recipe is None else inspecting.misfit(recipe, findings)
+        doubt = refused if recipe is None else inspecting.misfit(recipe, frame, findings)
         return (
             *self.inspection.flags(frame, findings, tuple(self.standing.codes), self.terms.recipes),
             *self.inspection.recipe_flags(frame, recipe, doubt=doubt, count=count),

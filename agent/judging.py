@@ -1,41 +1,19 @@
-"""The cascade's word on what the detector found: defects as perception tells them in, the same with paths and levels
-out; what is no defect is left out. Pure but for the graph that is asked.
+"""The cascade's word on what the detector found: defects as perception tells them and the judgements of their finds in,
+the same defects with paths and levels out; what is no defect is left out. Pure.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from agent.messages import Defect, Level
-from engines.cascade import Beside, Judged, Sizes
-from engines.readings import FoundDefect
+from engines.cascade import Judged
 
 NOT_DEFECT, UNKNOWN, OTHER = "not_defect", "unknown", "other"
 
 
-class CascadeModel(Protocol):
-    """engines.cascade.Cascade, or a stand-in of the same signature."""
-
-    name: str
-
-    def judge(
-        self, image: NDArray[np.uint8], found: tuple[FoundDefect, ...], *, beside: Beside, sizes: Sizes | None
-    ) -> tuple[Judged, ...]: ...
-
-
-def judged(
-    cascade: CascadeModel,
-    defects: tuple[Defect, ...],
-    image: NDArray[np.uint8],
-    *,
-    beside: Beside,
-    sizes: Sizes | None = None,
-) -> tuple[Defect, ...]:
-    """image (h, w) uint8: the picture that was inspected, unpadded; boxes are in its pixels. Raises InferenceError."""
-    found = tuple(FoundDefect(each.name, each.confidence, each.box_px) for each in defects)
-    said = cascade.judge(image, found, beside=beside, sizes=sizes)
+def judged(defects: Sequence[Defect], said: Sequence[Judged]) -> tuple[Defect, ...]:
+    """One judgement for each, in their order."""
     return tuple(told(d, j) for d, j in zip(defects, said, strict=True) if j.name != NOT_DEFECT)
 
 

@@ -188,8 +188,8 @@ class Loop:
 
 
 def inspection_s(took_s: Mapping[str, float]) -> float:
-    """What depth and defects took on one frame, and what they are compared with; 0 where they were not due."""
-    return sum(took_s.get(stage, 0.0) for stage in ("depth", "reference", "defects"))
+    """What depth and defects took on one frame, what they are compared with and who judges; 0 where none was due."""
+    return sum(took_s.get(stage, 0.0) for stage in ("depth", "reference", "defects", "cascade"))
 
 
 def limits(envelope: Envelope, dose_frames: int) -> dict[str, float | int | None]:

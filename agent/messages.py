@@ -339,6 +339,16 @@ class ReferenceSource(msgspec.Struct, frozen=True, kw_only=True):
     expected: bool = False  # a recipe counts on it: a frame in which nothing repeats is then flagged `no_reference`
 
 
+class Place(msgspec.Struct, frozen=True):
+    """What was measured at one place of a frame, beside the picture."""
+
+    frame: int
+    session: str | None  # None: of any
+    x_px: float
+    y_px: float
+    shares: tuple[float, ...]  # of engines.cascade_features.ELEMENTS; 0 where an element was not measured
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What the decision asks of perception for one frame."""
 
@@ -351,6 +361,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     reference: ReferenceSource = ReferenceSource()  # for a defect model that compares
     threshold: float | None = None  # of the recipe, for defects; None: the model's own
     sizes_m: tuple[float, float] | None = None  # of the recipe: where small ends and large begins
+    nuisances: bool = False  # finds will be looked at again: what a reference shows tells a scan's own from a defect
+    places: tuple[Place, ...] = ()  # of this frame, for a cascade
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):

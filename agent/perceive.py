@@ -1,82 +1,55 @@
 """A frame in, findings out: crop the databar, convert to 8 bits, pad, run the models that are due, take the evidence.
 
 Autofocus reads each frame, depth and defects those that `Wanted` names; all that are due are begun before the first
-answer is waited for, so that on a GPU they run side by side. A defect model that compares is given a reference,
-which is made while the others are at work. The focus evidence is taken from the original pixels; models see 8 bits, and
-one conversion and one padding serve all three.
+answer is waited for, so that on a GPU they run side by side. What a picture is compared with is made while the others
+are at work where the defect model compares, and else when something was found that a cascade or a recipe looks at
+again. The focus evidence is taken from the original pixels; one conversion and one padding serve all models.
 """
 
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.comparing import Compared, compared
-from agent.control.dose import electrons_per_pixel
+from agent.control.fractions import of_boxes
 from agent.control.histogram import histogram_of
 from agent.errors import EngineError
 from agent.evidence import take_evidence
-from agent.judging import CascadeModel, judged
-from agent.messages import NOT_BUILT, SOURCES, Defect, Findings, Frame, Optics, Shown, Wanted
+from agent.judging import judged
+from agent.messages import NOT_BUILT, SOURCES, Defect, Evidence, Findings, Frame, Optics, Shown, Wanted
+from agent.models import CascadeModel, DefectModel, DepthModel, FocusModel
+from agent.pixels import (
+    BLANK_LEVELS,
+    INSPECTED_PX,
+    SATURATED,
+    central,
+    eight_bits,
+    mean_and_spread,
+    picture,
+    same,
+    saturated_share,
+    scene_of,
+    shape_shown,
+    some_rows,
+    unreadable,
+)
 from agent.placing import height_above_surroundings, placed, within
-from engines.cascade import Beside, Sizes
+from engines.cascade import Beside, Judged, Sizes
 from engines.errors import DeviceLostError, InferenceError
 from engines.readings import Defects, FocusReading, FoundDefect, Relief
-from engines.scene import STRIDE_PX, Levels, Scene, levels_of, padded
+from engines.scene import Levels, Scene, levels_of, padded
 
 T = TypeVar("T")
 
-SATURATED = 0.2  # share of pixels at an end of the scale from which levels no longer tell contrast
-BLANK_LEVELS = 1.5  # standard deviation, grey levels of 255, below which there is no picture
-SAMPLED_ROWS = 32  # tell the levels of a picture: of 1,000 pixels a row, to a quarter of a grey level
-GOLDEN = 0.6180339887498949  # multiples of it fall between one another: no line pattern keeps step with them
-TAIL_SAMPLES = 60_000  # places the 0.1 % percentile to an eighth of its share
 LOST = 1000  # failures that a lost GPU counts as: more than any number that is waited for
-CENTRAL_PX = 2048
-INSPECTED_PX = 2048 * 3072  # 2 s and 2 GB on two idle cores: a larger picture would hold up whatever comes after it
-
-
-class FocusModel(Protocol):
-    """engines.autofocus.Autofocus, or a stand-in of the same signature."""
-
-    name: str
-
-    def begin(self, image: NDArray[np.uint8], pixel_size_m: float | None) -> Callable[[], FocusReading | None]: ...
-
-
-class DepthModel(Protocol):
-    """engines.depth.Depth, or a stand-in of the same signature."""
-
-    name: str
-
-    def begin(
-        self, image: NDArray[np.uint8], scene: Scene, levels: Levels | None = None
-    ) -> Callable[[], Relief | None]: ...
-
-
-class DefectModel(Protocol):
-    """engines.defects.DefectFinder, or a stand-in of the same signature."""
-
-    name: str
-    wants_reference: bool  # else it is not given one
-
-    def begin(
-        self,
-        image: NDArray[np.uint8],
-        scene: Scene,
-        levels: Levels | None = None,
-        *,
-        reference: NDArray[np.uint8] | None = None,
-        threshold: float | None = None,
-    ) -> Callable[[], Defects]: ...
 
 
 class Laps:
@@ -92,13 +65,35 @@ class Laps:
 
 
 @dataclass(frozen=True)
+class Job:
+    """One frame under way: what is asked of it, who hears that it goes on, and how long each stage took."""
+
+    frame: Frame
+    wanted: Wanted
+    progress: Callable[[], None]
+    laps: Laps = field(default_factory=Laps)
+
+
+@dataclass(frozen=True)
 class View:
     """A picture as depth and defects are shown it."""
 
+    picture: NDArray[np.uint8]  # (h, w)
     image: NDArray[np.uint8]  # padded
-    shape: tuple[int, ...]  # of the picture itself
     scene: Scene
     levels: Levels  # of the picture itself
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A frame's pixels as they are read."""
+
+    pixels: NDArray[Any]  # (h, w) as they came, without the data bar
+    image: NDArray[np.uint8]  # what models are shown: padded, of a large picture the middle
+    mean: float  # grey levels
+    refused: str | None
+    unseen: str | None
+    view: View | None  # None: depth and defects are not due, or cannot be read
 
 
 @dataclass(frozen=True)
@@ -108,6 +103,15 @@ class Begun:
     focus: Callable[[], FocusReading | None] | None = None
     depth: Callable[[], Relief | None] | None = None
     defects: Callable[[], Defects] | None = None
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What depth and defects said. beside None: nobody asked what the picture is compared with."""
+
+    relief: Relief | None = None
+    defects: tuple[Defect, ...] | None = None
+    beside: Compared | None = None
 
 
 class Perceiver:
@@ -149,7 +153,22 @@ class Perceiver:
 
     def look(self, frame: Frame, wanted: Wanted, progress: Callable[[], None] = lambda: None) -> Findings:
         """Everything that is due on this frame; `progress` is called between the long readings of one to inspect."""
-        laps = Laps()
+        job = Job(frame, wanted, progress)
+        sight = self._sight(job)
+        job.laps.lap("convert")
+        begun = self._begin(sight, frame.optics)
+        beside = self._compared(job, sight.view) if self._compares(wanted) else None
+        begun = self._begin_defects(begun, sight.view, beside, threshold=wanted.threshold)
+        reading = self._focus(begun)
+        job.laps.lap("autofocus")
+        seen = Inspected() if sight.view is None else self._inspected(job, begun, sight.view, beside)
+        evidence = take_evidence(frame, sight.pixels, wanted) if wanted.evidence and sight.refused is None else None
+        job.laps.lap("evidence")
+        return self._told(job, sight, reading=reading, seen=seen, evidence=evidence)
+
+    def _sight(self, job: Job) -> Sight:
+        """Conversion, padding and upload, and why what cannot be read is refused."""
+        frame = job.frame
         pixels = picture(frame)
         levels = eight_bits(pixels, frame.optics)
         some = some_rows(levels)
@@ -161,51 +180,71 @@ class Perceiver:
         if refused != "blank":
             self._ask("upload", lambda: self._share(image))
             self._failures["upload"] = 0
-        inspecting = wanted.inspection and (self.depth is not None or self.defects is not None)
+        inspecting = job.wanted.inspection and (self.depth is not None or self.defects is not None)
         unseen = unreadable(frame, pixels, spread) if inspecting else None
         view = None
         if inspecting and unseen is None:
-            view = View(image, levels.shape, scene_of(frame.optics), levels_of(levels))
-        laps.lap("convert")
-        begun = self._begin(image, frame.optics, view) if refused != "blank" else Begun()
-        beside = Compared()
-        if view is not None and self.defects is not None and self.defects.wants_reference:
-            beside = compared(levels, wanted.reference)
-            laps.lap("reference")
-        begun = self._begin_defects(begun, view, beside.reference, threshold=wanted.threshold)
-        reading = self._focus(begun)
-        laps.lap("autofocus")
-        relief, found = None, None
-        if view is not None:
-            progress()
-            relief = self._relief(begun, view, wanted.height_scale)
-            laps.lap("depth")
-            progress()
-            found = self._found(begun, view, frame=frame, relief=relief)
-            laps.lap("defects")
-            if self.cascade is not None and found:
-                near = Beside(beside.reference, relief, view.scene, beside.pitch_px)
-                found = self._judged(self.cascade, found, levels, beside=near, sizes=sizes_of(wanted))
-                laps.lap("cascade")
-        evidence = take_evidence(frame, pixels, wanted) if wanted.evidence and refused is None else None
-        laps.lap("evidence")
+            view = View(levels, image, scene_of(frame.optics), levels_of(levels))
+        return Sight(pixels, image, mean, refused=refused, unseen=unseen, view=view)
+
+    def _compares(self, wanted: Wanted) -> bool:
+        """Is the picture to be compared before anything is found? By a model that does, or for a recipe that counts
+        on it: whether there is a reference must not hang on whether there are finds."""
+        if self.defects is None:
+            return False
+        return self.defects.wants_reference or (wanted.reference.expected and self._again(wanted))
+
+    def _again(self, wanted: Wanted) -> bool:
+        """Will finds be looked at again, beside a reference?"""
+        return self.cascade is not None or wanted.nuisances
+
+    def _compared(self, job: Job, view: View | None) -> Compared | None:
+        if view is None:
+            return None
+        beside = compared(view.picture, job.wanted.reference)
+        job.laps.lap("reference")
+        return beside
+
+    def _inspected(self, job: Job, begun: Begun, view: View, beside: Compared | None) -> Inspected:
+        job.progress()
+        relief = self._relief(begun, view, job.wanted.height_scale)
+        job.laps.lap("depth")
+        job.progress()
+        found = self._found(begun, view)
+        defects = None if found is None else tuple(_told(each, relief, job.frame) for each in found)
+        job.laps.lap("defects")
+        if found and beside is None and self._again(job.wanted):
+            beside = self._compared(job, view)
+        if self.cascade is not None and found and defects is not None:
+            near = _near(found, view, relief=relief, compared=beside or Compared(), wanted=job.wanted)
+            defects = judged(defects, self._said(self.cascade, found, view, beside=near, wanted=job.wanted))
+            job.laps.lap("cascade")
+        return Inspected(relief, defects, beside)
+
+    def _told(
+        self, job: Job, sight: Sight, *, reading: FocusReading | None, seen: Inspected, evidence: Evidence | None
+    ) -> Findings:
+        blank = 0.0 if sight.refused == "blank" else None
+        beside, found, shown = seen.beside or Compared(), seen.defects, None
+        if found is not None and sight.view is not None:
+            shown = Shown(image=sight.view.picture, reference=beside.reference)
         return Findings(
-            score=reading.score if reading else (0.0 if refused == "blank" else None),
+            score=reading.score if reading else blank,
             blur_px=reading.blur_px if reading else None,
             blur_uncertainty_px=reading.blur_uncertainty_px if reading else None,
             content=reading.content if reading else None,
             evidence=evidence,
-            refused=refused,
-            flags=(NOT_BUILT,) if self._lacks(image.shape) else (),
-            mean_level=mean / 255.0,
-            histogram=histogram_of(pixels, frame.optics) if wanted.histogram else None,
-            depth=relief.metres() if relief is not None and self._maps else None,
+            refused=sight.refused,
+            flags=(NOT_BUILT,) if self._lacks(sight.image.shape) else (),
+            mean_level=sight.mean / 255.0,
+            histogram=histogram_of(sight.pixels, job.frame.optics) if job.wanted.histogram else None,
+            depth=seen.relief.metres() if seen.relief is not None and self._maps else None,
             defects=found,
-            unseen=unseen,
+            unseen=sight.unseen,
             unreferenced=beside.missing,
-            shown=Shown(image=levels, reference=beside.reference) if found is not None else None,
-            models=self._read(reading, relief, found),
-            took_s=laps.took_s,
+            shown=shown,
+            models=self._read(reading, seen.relief, found),
+            took_s=job.laps.took_s,
         )
 
     def _read(self, reading: object, depth: object, found: object) -> tuple[str, ...]:
@@ -213,30 +252,31 @@ class Perceiver:
         answers = ((self.autofocus, reading), (self.depth, depth), (self.defects, found))
         return tuple(model.name for model, answer in answers if model is not None and answer is not None)
 
-    def _begin(self, image: NDArray[np.uint8], optics: Optics, view: View | None) -> Begun:
-        """Give each model that is due its work: autofocus first, for it answers first. view: for depth.
+    def _begin(self, sight: Sight, optics: Optics) -> Begun:
+        """Give each model that is due its work: autofocus first, for it answers first.
 
         Defects come last: they wait for their reference, and the others are at work meanwhile.
         """
-        focus, depth = self.autofocus, self.depth
-        begun = Begun()
+        focus, depth, view, begun = self.autofocus, self.depth, sight.view, Begun()
+        if sight.refused == "blank":
+            return begun
         if focus is not None:
-            begun = replace(begun, focus=self._ask(focus.name, lambda: focus.begin(image, optics.pixel_size_m)))
+            begun = replace(begun, focus=self._ask(focus.name, lambda: focus.begin(sight.image, optics.pixel_size_m)))
         if view is not None and depth is not None:
-            begun = replace(
-                begun, depth=self._ask(depth.name, lambda: depth.begin(view.image, view.scene, view.levels))
-            )
+            start = partial(depth.begin, view.image, view.scene, view.levels)
+            begun = replace(begun, depth=self._ask(depth.name, start))
         return begun
 
     def _begin_defects(
-        self, begun: Begun, view: View | None, reference: NDArray[np.uint8] | None, *, threshold: float | None
+        self, begun: Begun, view: View | None, beside: Compared | None, *, threshold: float | None
     ) -> Begun:
-        """reference (h, w): of the picture before it was padded. threshold: another than the model's own."""
+        """threshold: another than the model's own."""
         defects = self.defects
         if view is None or defects is None:
             return begun
-        beside = None if reference is None else padded(reference)
-        start = partial(defects.begin, view.image, view.scene, view.levels, reference=beside, threshold=threshold)
+        known = None if beside is None else beside.reference
+        reference = None if known is None else padded(known)
+        start = partial(defects.begin, view.image, view.scene, view.levels, reference=reference, threshold=threshold)
         return replace(begun, defects=self._ask(defects.name, start))
 
     def _focus(self, begun: Begun) -> FocusReading | None:
@@ -252,27 +292,22 @@ class Perceiver:
         if self.depth is None or read is None:
             return None
         self._failures[self.depth.name] = 0
-        return read.within(view.shape, 1.0 if scale is None else scale)
+        return read.within(view.picture.shape, 1.0 if scale is None else scale)
 
-    def _found(self, begun: Begun, view: View, *, frame: Frame, relief: Relief | None) -> tuple[Defect, ...] | None:
+    def _found(self, begun: Begun, view: View) -> Defects | None:
         if self.defects is None or begun.defects is None:
             return None
         read = self._ask(self.defects.name, begun.defects)
         finite = all(math.isfinite(number) for found in read for number in (found.confidence, *found.box_px))
         self._check(self.defects.name, finite, read)
-        return tuple(_told(found, relief, frame) for found in within(read, view.shape))
+        return within(read, view.picture.shape)
 
-    def _judged(
-        self,
-        cascade: CascadeModel,
-        found: tuple[Defect, ...],
-        levels: NDArray[np.uint8],
-        *,
-        beside: Beside,
-        sizes: Sizes | None,
-    ) -> tuple[Defect, ...]:
-        """Down the tree, each on its own crop of the picture itself."""
-        said = self._ask(cascade.name, lambda: judged(cascade, found, levels, beside=beside, sizes=sizes))
+    def _said(
+        self, cascade: CascadeModel, found: Defects, view: View, *, beside: Beside, wanted: Wanted
+    ) -> tuple[Judged, ...]:
+        """Of each, on its own crop of the picture itself."""
+        sizes = None if wanted.sizes_m is None else Sizes(*wanted.sizes_m)
+        said = self._ask(cascade.name, lambda: cascade.judge(view.picture, found, beside=beside, sizes=sizes))
         self._failures[cascade.name] = 0
         return said
 
@@ -317,6 +352,12 @@ def _finite(reading: FocusReading) -> bool:
     return all(map(math.isfinite, values))
 
 
+def _near(found: Defects, view: View, *, relief: Relief | None, compared: Compared, wanted: Wanted) -> Beside:
+    """What a cascade is told beside the pixels."""
+    shares = of_boxes(wanted.places, [each.box_px for each in found]) if wanted.places else None
+    return Beside(compared.reference, relief, view.scene, compared.pitch_px, shares)
+
+
 def _told(found: FoundDefect, relief: Relief | None, frame: Frame) -> Defect:
     """Where it lies and how high it is; of the map only what lies around it is made metres of."""
     told = placed(found, None, frame)
@@ -324,116 +365,3 @@ def _told(found: FoundDefect, relief: Relief | None, frame: Frame) -> Defect:
         return told
     height_px = height_above_surroundings(found.box_px, relief.height_px, found.name)
     return msgspec.structs.replace(told, height_m=None if height_px is None else height_px * relief.unit_m)
-
-
-def sizes_of(wanted: Wanted) -> Sizes | None:
-    """The recipe's."""
-    return None if wanted.sizes_m is None else Sizes(*wanted.sizes_m)
-
-
-def scene_of(optics: Optics) -> Scene:
-    """What depth and defects are told beside the picture."""
-    return Scene(
-        pixel_size_m=optics.pixel_size_m,
-        electrons_per_pixel=electrons_per_pixel(optics),
-        accelerating_voltage_v=optics.landing_energy_ev or optics.accelerating_voltage_v,
-    )
-
-
-def unreadable(frame: Frame, pixels: NDArray[Any], spread: float) -> str | None:
-    """Why nothing can be said of the specimen: an empty picture is not a clean one."""
-    if frame.optics.blanked:
-        return "the beam was blanked: there is no picture to inspect"
-    if spread < BLANK_LEVELS:
-        return "the picture is blank: there is nothing to inspect"
-    rows, asked = frame.pixels.shape[0], frame.optics
-    if (asked.databar_rows or 0) >= rows:
-        return f"databar_rows is {asked.databar_rows} of {rows} rows: there is no picture"
-    if asked.complete is False or (asked.rows_valid is not None and asked.rows_valid < rows):
-        return "the frame is partial: what was not scanned cannot be inspected; send the whole one"
-    if min(pixels.shape) < STRIDE_PX:
-        return f"{pixels.shape[1]}x{pixels.shape[0]} pixels are too few to inspect: {STRIDE_PX} a side at least"
-    if pixels.size > INSPECTED_PX:
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        return f"{size} pixels are more than can be inspected in time ({INSPECTED_PX / 1e6:.0f} million): send tiles"
-    return None
-
-
-def shape_shown(shape: tuple[int, ...]) -> tuple[int, int]:
-    """What models are shown of a picture (h, w): its middle where it is too large, padded to their stride."""
-    most = CENTRAL_PX if shape[0] * shape[1] > INSPECTED_PX else max(shape)
-    height, width = (-(-min(size, most) // STRIDE_PX) * STRIDE_PX for size in shape)
-    return height, width
-
-
-def central(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of a picture that is too large to be read in time, 2048x2048 at most."""
-    top, left = (max(size - CENTRAL_PX, 0) // 2 for size in levels.shape)
-    return np.ascontiguousarray(levels[top : top + CENTRAL_PX, left : left + CENTRAL_PX])
-
-
-def same(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Exact; noise makes one row enough to tell two pictures apart."""
-    row = min(len(a), len(b)) // 2
-    return a[row].tobytes() == b[row].tobytes() and np.array_equal(a, b)
-
-
-def picture(frame: Frame) -> NDArray[Any]:
-    """The rows that show the specimen: without the databar, and without rows a partial scan did not reach."""
-    rows = frame.pixels.shape[0] - (frame.optics.databar_rows or 0)
-    if frame.optics.rows_valid is not None:
-        rows = min(rows, frame.optics.rows_valid)
-    return frame.pixels[: max(rows, 1)]
-
-
-def eight_bits(pixels: NDArray[Any], optics: Optics) -> NDArray[np.uint8]:
-    """16 bits and floats by their 0.1 and 99.9 percentiles; 8 bits as they are; inverted pictures turned back."""
-    levels = pixels if pixels.dtype == np.uint8 else _stretched(pixels)
-    return np.asarray(cv2.bitwise_not(levels), np.uint8) if optics.inverted else levels
-
-
-def _stretched(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    low, high = _tails(pixels)
-    gain = 255.0 / (high - low)
-    # What would overflow the integers on its way to 255 is cut first; one pass then scales, rounds and clips.
-    cut = np.minimum(pixels, pixels.dtype.type(np.ceil(high)) if pixels.dtype.kind == "u" else np.float32(high))
-    return np.asarray(cv2.addWeighted(cut, gain, cut, 0.0, -low * gain, dtype=cv2.CV_8U), np.uint8)
-
-
-def _tails(pixels: NDArray[Any]) -> tuple[float, float]:
-    """The 0.1 and 99.9 percentiles, never equal."""
-    step = max(1, int(np.sqrt(pixels.size / TAIL_SAMPLES)))
-    sample = pixels[::step, ::step]
-    known = sample[np.isfinite(sample)]
-    low, high = (float(x) for x in np.percentile(known, (0.1, 99.9))) if known.size else (0.0, 1.0)
-    least = 1.0 if pixels.dtype.kind == "u" else max(1e-12, 1e-6 * abs(low))  # a level, or what single precision tells
-    return low, max(high, low + least)
-
-
-def mean_and_spread(levels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Mean and standard deviation, grey levels."""
-    mean, spread = cv2.meanStdDev(levels)
-    return float(mean[0, 0]), float(spread[0, 0])
-
-
-def some_rows(pixels: NDArray[Any]) -> NDArray[Any]:
-    """At most SAMPLED_ROWS of them, evenly spread and out of step."""
-    return pixels if len(pixels) <= SAMPLED_ROWS else pixels[_rows(len(pixels))]
-
-
-@lru_cache(maxsize=8)
-def _rows(height: int) -> NDArray[np.intp]:
-    return np.unique((np.arange(SAMPLED_ROWS) * GOLDEN % 1.0 * height).astype(np.intp))
-
-
-def saturated_share(pixels: NDArray[Any], optics: Optics) -> float:
-    """Share of pixels at either end of the scale; float pictures have none unless the header tells it."""
-    top = optics.full_scale
-    if top is None and pixels.dtype != np.float32:
-        bits = optics.bits_significant or pixels.dtype.itemsize * 8
-        top = float(2**bits - 1)
-    if top is None:
-        return 0.0
-    if pixels.dtype == np.float32:
-        return float(np.mean((pixels >= top) | (pixels <= 0)))
-    return 1.0 - cv2.countNonZero(cv2.inRange(pixels, 1.0, np.ceil(top) - 1.0)) / pixels.size

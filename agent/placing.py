@@ -5,6 +5,7 @@ the picture counter-clockwise on the screen. The place told is the stage positio
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,7 @@ def within(found: Defects, shape: tuple[int, ...]) -> Defects:
     """Boxes cut to the picture, without the mirror images of defects that were found in its padding."""
     height, width = shape
     return tuple(
-        FoundDefect(
-            each.name, each.confidence, (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-        )
+        replace(each, box_px=(max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))))
         for each in found
         for x0, y0, x1, y1 in (each.box_px,)
         if 0.0 < x0 + x1 < 2.0 * width and 0.0 < y0 + y1 < 2.0 * height

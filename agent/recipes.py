@@ -15,10 +15,9 @@ from pathlib import Path
 import msgspec
 
 from agent.control import fractions
-from agent.control.fractions import Place
 from agent.control.recipe import Cad, ClassRule, Density, Measured, NuisanceRules, Recipe, Region, Rules, Sizes
 from agent.errors import ConfigurationError
-from agent.messages import DEFECT_CLASSES, ReferenceKind, ReferenceSource
+from agent.messages import DEFECT_CLASSES, Place, ReferenceKind, ReferenceSource
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def served(path: Path, drawn: Drawn, *, model: str = "") -> Recipe:
     threshold, doubt = confidence(rules, model)
     reference = drawn(path.stem, rules, path.parent)
     _check_regions_within(path, rules, reference)
-    places = _fractions(path, rules)
+    places = _fractions(path, rules, reference)
     return Recipe(name=path.stem, rules=rules, reference=reference, fractions=places, threshold=threshold, doubt=doubt)
 
 
@@ -123,16 +122,21 @@ def fingerprint(rules: Rules) -> str:
     return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).hexdigest()[:WORDS]
 
 
-def _fractions(path: Path, rules: Rules) -> tuple[Place, ...]:
+def _fractions(path: Path, rules: Rules, reference: ReferenceSource) -> tuple[Place, ...]:
     if rules.fractions is None:
         return ()
     at = path.parent / rules.fractions.file
     try:
-        return fractions.read(at.read_text(encoding="utf-8"))
+        places = fractions.read(at.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"recipe {path}: fractions {at}: {error.strerror}") from error
     except ValueError as error:
         raise RecipeError(f"recipe {path}: fractions {at}: {error}") from error
+    # Frames have the reference's size; where there is none it is seen frame by frame.
+    lost = "" if reference.pixels is None else fractions.lost(places, reference.pixels.shape)
+    if lost:
+        raise RecipeError(f"recipe {path}: fractions {at}: {lost}")
+    return places
 
 
 def plain_reference(name: str, rules: Rules, folder: Path) -> ReferenceSource:

@@ -1,6 +1,5 @@
 """The tree itself: what the graph answered and what was measured of one candidate in, its path out. Pure."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +91,7 @@ def size_of(size_m: float | None, sizes: Sizes | None) -> str:
     if size_m is None or sizes is None:
         return UNSIZED
     if sizes.small_m < size_m < sizes.large_m:
-        return LARGE if size_m >= math.sqrt(sizes.small_m * sizes.large_m) else SMALL
+        return LARGE if size_m >= 0.5 * (sizes.small_m + sizes.large_m) else SMALL
     return LARGE if size_m >= sizes.large_m else SMALL
 
 

@@ -10,7 +10,7 @@ from engines.cascade_contrast import contrasts
 from engines.cascade_crops import Box, windows
 from engines.cascade_features import Fact, Surroundings, features, height_at
 from engines.readings import FoundDefect, Relief
-from engines.scene import Scene, condition, levels_of
+from engines.scene import Levels, Scene, condition, levels_of
 from engines.texture import texture
 
 
@@ -23,6 +23,7 @@ class Beside:
     scene: Scene = Scene()  # noqa: RUF009 - frozen
     pitch_px: float | None = None
     fractions: NDArray[np.float32] | None = None  # (n, elements) 0..1 of each candidate; a row of NaN: not known
+    levels: Levels | None = None  # of the whole picture, where what is judged is a tile of it
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def seen(
     reference = beside.reference
     if reference is not None and reference.shape == image.shape and np.array_equal(reference, image):
         reference = None
-    cut, levels = windows(image, boxes, reference), levels_of(image)
+    cut, levels = windows(image, boxes, reference), beside.levels or levels_of(image)
     facts = tuple(
         Fact(
             box_px=box,

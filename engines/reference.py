@@ -4,17 +4,17 @@ A frame in, its reference out: (h, w) uint8 in the frame's own grey levels, wher
 asked; a reference that cannot be trusted is none.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
 from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.reference_copies import median_of
+
 Field = NDArray[np.float32]
-Strip = tuple[slice, slice]
 P = TypeVar("P", np.uint8, np.float32)
 
 SMOOTHED_PX = 1.0  # before anything is compared: single pixels are noise
@@ -30,6 +30,7 @@ ALONG = 0.1  # ... a copy moved the way of another: along a line all copies show
 PARALLEL = 0.95  # cosine
 NEARER = 0.1  # of correlation that a copy from the far end must have more than one from beside
 LARGEST_MOVE = 0.125  # of a side, between a frame and its golden one
+SPREAD = (0.1, 0.9)  # of the pixels, from the darkest on: what lies between tells the levels of a frame
 SAME_PLACE = 0.35  # correlation of a frame with its golden one, both smoothed
 
 
@@ -51,22 +52,24 @@ class Repetition:
 
 
 @dataclass(frozen=True)
-class _Peak:
-    """A local maximum of the correlation, to a fraction of a pixel."""
+class _Peaks:
+    """Local maxima of the correlation, to a fraction of a pixel; all (n,)."""
 
-    x: float
-    y: float
-    height: float
-    score: float
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    height: NDArray[np.float32]
+    score: NDArray[np.float64]
 
-    def apart_px(self, other: "_Peak") -> float:
-        """A move and its opposite are one."""
-        same, opposite = np.hypot(self.x - other.x, self.y - other.y), np.hypot(self.x + other.x, self.y + other.y)
-        return float(min(same, opposite))
+    def apart_px(self, one: int) -> NDArray[np.float64]:
+        """Each from one of them. A move and its opposite are one."""
+        x, y = self.x[one], self.y[one]
+        same, opposite = np.hypot(self.x - x, self.y - y), np.hypot(self.x + x, self.y + y)
+        return np.asarray(np.minimum(same, opposite))
 
-    def parallel(self, other: "_Peak") -> bool:
-        lengths = np.hypot(self.x, self.y) * np.hypot(other.x, other.y)
-        return bool(abs(self.x * other.x + self.y * other.y) >= PARALLEL * lengths)
+    def parallel(self, one: int) -> NDArray[np.bool_]:
+        x, y = self.x[one], self.y[one]
+        lengths = np.hypot(self.x, self.y) * np.hypot(x, y)
+        return np.asarray(np.abs(self.x * x + self.y * y) >= PARALLEL * lengths)
 
 
 def self_reference(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
@@ -86,22 +89,16 @@ def repetition(image: NDArray[np.uint8]) -> Repetition | None:
         return None
     middle = covariance.shape[0] // 2, covariance.shape[1] // 2
     chance = SURE * float(covariance[middle]) * np.sqrt(GRAIN_PX / common) / np.float32(signal)
-    peaks = _peaks(covariance / np.float32(signal), np.maximum(chance, np.float32(REPEATS)), least_px=LEAST_PX * factor)
-    if not peaks:
+    least = np.maximum(chance, np.float32(REPEATS))
+    found = _peaks(covariance / np.float32(signal), least, least_px=LEAST_PX * factor)
+    if found is None:
         return None
-    moves = tuple((peak.x / factor, peak.y / factor) for peak in peaks)
-    return Repetition(moves, tuple(min(peak.height, 1.0) for peak in peaks))
+    return Repetition(tuple((x / factor, y / factor) for x, y in found.moves_px), found.correlation)
 
 
 def median_of_copies(image: NDArray[np.uint8], found: Repetition) -> NDArray[np.uint8]:
-    """Each copy from both sides; where one side lies outside of the picture the other one twice, where both do another
-    move's, and where no move stays inside the picture itself."""
-    pairs = [_both_ways(image, move) for move in found.moves_px]
-    for number, pair in enumerate(pairs):
-        rest = [*pairs[number + 1 :], *pairs[:number]]
-        for strip in pair.nowhere:
-            _lend(pair, rest, image, strip)
-    return _middle([copy for pair in pairs for copy in (pair.one, pair.other)])
+    """Each move both ways: see engines/reference_copies.py."""
+    return median_of(image, found.moves_px)
 
 
 def golden_reference(image: NDArray[np.uint8], golden: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -117,8 +114,8 @@ def golden_reference(image: NDArray[np.uint8], golden: NDArray[np.uint8]) -> NDA
     height, width = image.shape
     if abs(x) > LARGEST_MOVE * width or abs(y) > LARGEST_MOVE * height:
         raise GoldenError(f"the golden frame lies {x:.0f}, {y:.0f} px off: it shows another place")
-    moved = _moved(golden, x, y, cv2.BORDER_REFLECT_101)
-    alike = float(np.corrcoef(seen.ravel(), _moved(known, x, y, cv2.BORDER_REFLECT_101).ravel())[0, 1])
+    moved = _moved(golden, x, y)
+    alike = _correlation(seen, _moved(known, x, y))
     if not alike >= SAME_PLACE * _most_alike(seen, known):
         raise GoldenError(f"the golden frame correlates by {alike:.2f} with this one: it shows another place")
     return _levelled(moved, image)
@@ -140,12 +137,22 @@ def _autocovariance(flat: Field) -> tuple[Field, Field]:
     """(2 ry + 1, 2 rx + 1) covariance of the picture with itself moved; and the pixels in common."""
     rows, columns = flat.shape
     ry, rx = int(MOST_SHARE * rows), int(MOST_SHARE * columns)
-    size = (cv2.getOptimalDFTSize(rows + ry), cv2.getOptimalDFTSize(columns + rx))
-    spectrum = np.fft.rfft2(flat, size)
-    power = np.fft.irfft2(spectrum.real**2 + spectrum.imag**2, size)
-    whole = np.roll(power, (ry, rx), axis=(0, 1))[: 2 * ry + 1, : 2 * rx + 1]
+    wide = np.zeros((cv2.getOptimalDFTSize(rows + ry), cv2.getOptimalDFTSize(columns + rx)), np.float32)
+    wide[:rows, :columns] = flat
+    spectrum = cv2.dft(wide, nonzeroRows=rows)
+    power = cv2.idft(cv2.mulSpectrums(spectrum, spectrum, 0, conjB=True), flags=cv2.DFT_SCALE)
+    whole = np.vstack([power[-ry:], power[: ry + 1]]) if ry else power[:1]
+    whole = np.hstack([whole[:, -rx:], whole[:, : rx + 1]]) if rx else whole[:, :1]
+    common = _in_common(rows, columns)
+    return np.asarray(whole / common, np.float32), common
+
+
+@lru_cache(maxsize=2)
+def _in_common(rows: int, columns: int) -> Field:
+    """Pixels of a picture that fall on others of it, for each move."""
+    ry, rx = int(MOST_SHARE * rows), int(MOST_SHARE * columns)
     common = np.outer(rows - np.abs(np.arange(-ry, ry + 1)), columns - np.abs(np.arange(-rx, rx + 1)))
-    return np.asarray(whole / common, np.float32), np.asarray(common, np.float32)
+    return np.asarray(common, np.float32)
 
 
 def _signal(beside: list[tuple[float, float]]) -> float:
@@ -154,126 +161,55 @@ def _signal(beside: list[tuple[float, float]]) -> float:
     return max(near + max(near - far, 0.0) * 9.0 / 7.0 for near, far in beside)
 
 
-def _peaks(correlation: Field, least: Field, *, least_px: float) -> list[_Peak]:
+def _peaks(correlation: Field, least: Field, *, least_px: float) -> Repetition | None:
     """The best local maxima of one half plane."""
     rows, columns = correlation.shape
-    ry, rx = rows // 2, columns // 2
-    y, x = np.mgrid[-ry : ry + 1, -rx : rx + 1]
-    distance = np.hypot(x, y)
-    summit = (cv2.dilate(correlation, np.ones((5, 5), np.uint8)) <= correlation) & (distance >= least_px)
-    summit &= (y > 0) | ((y == 0) & (x > 0))
-    summit &= (np.abs(y) < ry - 1) & (np.abs(x) < rx - 1)
-    places = np.argwhere(summit & (correlation >= least))
-    near = NEARER * distance / max(ry, rx)
-    found = [_summit(correlation, row, column, near) for row, column in places]
-    chosen: list[_Peak] = []
-    while found and len(chosen) < COPIES:
-        best = max(found, key=lambda peak: peak.score - ALONG * any(map(peak.parallel, chosen)))
+    distance = _distance(rows, columns)
+    summit = (cv2.dilate(correlation, np.ones((5, 5), np.uint8)) <= correlation) & (correlation >= least)
+    summit[: rows // 2] = False
+    summit[rows // 2, : columns // 2 + 1] = False
+    summit[-2:], summit[:, :2], summit[:, -2:] = False, False, False  # of a summit there all sides must be known
+    y, x = np.nonzero(summit)
+    far = distance[y, x] >= least_px
+    found = _summits(correlation, y[far], x[far], distance)
+    if not len(found.x):
+        return None
+    free, along = np.ones(len(found.x), np.bool_), np.zeros(len(found.x), np.bool_)
+    chosen: list[int] = []
+    while len(chosen) < COPIES and free.any():
+        best = int(np.argmax(np.where(free, found.score - ALONG * along, -np.inf)))
         chosen.append(best)
-        found = [peak for peak in found if peak.apart_px(best) >= APART_PX]
-    return chosen
+        free &= found.apart_px(best) >= APART_PX
+        along |= found.parallel(best)
+    return Repetition(
+        tuple((float(found.x[each]), float(found.y[each])) for each in chosen),
+        tuple(min(float(found.height[each]), 1.0) for each in chosen),
+    )
 
 
-def _summit(correlation: Field, row: int, column: int, penalty: NDArray[np.float64]) -> _Peak:
-    dx, dy = _vertex(correlation, row, column)
-    height = float(correlation[row, column])
-    x, y = column - correlation.shape[1] // 2 + dx, row - correlation.shape[0] // 2 + dy
-    return _Peak(float(x), float(y), height, height - float(penalty[row, column]))
+@lru_cache(maxsize=2)
+def _distance(rows: int, columns: int) -> NDArray[np.float64]:
+    """From the middle, of each place."""
+    return np.hypot(*np.ogrid[-(rows // 2) : rows // 2 + 1, -(columns // 2) : columns // 2 + 1])
 
 
-def _vertex(surface: Field, row: int, column: int) -> tuple[float, float]:
-    """Where a parabola through three values each way has its summit, from the middle one; at most half a pixel."""
-    middle = float(surface[row, column])
-    offsets = []
-    for before, after in (
-        (surface[row, column - 1], surface[row, column + 1]),
-        (surface[row - 1, column], surface[row + 1, column]),
-    ):
-        bend = float(before) - 2.0 * middle + float(after)
-        offsets.append(0.0 if bend >= 0.0 else float(np.clip(0.5 * (float(before) - float(after)) / bend, -0.5, 0.5)))
-    return offsets[0], offsets[1]
+def _summits(
+    correlation: Field, row: NDArray[np.intp], column: NDArray[np.intp], distance: NDArray[np.float64]
+) -> _Peaks:
+    height = correlation[row, column]
+    dx = _vertex(correlation[row, column - 1], height, correlation[row, column + 1])
+    dy = _vertex(correlation[row - 1, column], height, correlation[row + 1, column])
+    middle = correlation.shape[0] // 2, correlation.shape[1] // 2
+    nearer = NEARER * distance[row, column] / max(middle)
+    return _Peaks(column - middle[1] + dx, row - middle[0] + dy, height, height - nearer)
 
 
-# --- copies ---
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """One move both ways; where one lies outside it holds the other. nowhere: corners where both do."""
-
-    one: NDArray[np.uint8]
-    other: NDArray[np.uint8]
-    nowhere: tuple[Strip, ...]
-
-
-def _both_ways(image: NDArray[np.uint8], move: tuple[float, float]) -> _Pair:
-    x, y = move
-    one, other = _moved(image, x, y), _moved(image, -x, -y)
-    first = one.copy()
-    ahead, behind = _outside(image.shape, x, y), _outside(image.shape, -x, -y)
-    for strip in ahead:
-        one[strip] = other[strip]
-    for strip in behind:
-        other[strip] = first[strip]
-    # Strips of one way meet those of the other where the rows of one cross the columns of the other.
-    corners = [(a[0], b[1]) for a in ahead for b in behind if a[1] == b[0] == slice(None)]
-    corners += [(b[0], a[1]) for a in ahead for b in behind if a[0] == b[1] == slice(None)]
-    return _Pair(one, other, tuple(corners))
-
-
-def _lend(pair: _Pair, others: Sequence[_Pair], image: NDArray[np.uint8], strip: Strip) -> None:
-    """What another pair, which reaches there, has in the strip; else the picture itself: nothing differs there."""
-    for each in others:
-        if not any(_meet(strip, nowhere) for nowhere in each.nowhere):
-            pair.one[strip], pair.other[strip] = each.one[strip], each.other[strip]
-            return
-    pair.one[strip] = pair.other[strip] = image[strip]
-
-
-def _meet(a: Strip, b: Strip) -> bool:
-    return all(_reach(p) == _reach(q) for p, q in zip(a, b, strict=True))
-
-
-def _reach(part: slice) -> bool:
-    """At which end of the picture a strip lies."""
-    return part.start is None or part.start == 0
-
-
-def _moved(picture: NDArray[P], x: float, y: float, border: int = cv2.BORDER_REPLICATE) -> NDArray[P]:
-    """picture(column + x, row + y), linear between pixels."""
-    move = np.array([[1.0, 0.0, x], [0.0, 1.0, y]], np.float32)
-    size = (picture.shape[1], picture.shape[0])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(picture, move, size, flags=flags, borderMode=border), picture.dtype)
-
-
-def _outside(shape: tuple[int, ...], x: float, y: float) -> list[Strip]:
-    """Strips of a moved copy that no pixel of the picture fell on."""
-    rows, columns = shape
-    dx, dy = int(np.ceil(abs(x))), int(np.ceil(abs(y)))
-    strips = []
-    if dx:
-        strips.append((slice(None), slice(columns - dx, None) if x > 0 else slice(0, dx)))
-    if dy:
-        strips.append((slice(rows - dy, None) if y > 0 else slice(0, dy), slice(None)))
-    return strips
-
-
-def _middle(copies: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The median, of an even number the mean of the middle two; sorted by pairs, for it takes a tenth of the time."""
-    ordered = list(copies)
-    for end in range(len(ordered) - 1, 0, -1):
-        for i, j in pairwise(range(end + 1)):
-            ordered[i], ordered[j] = (
-                np.asarray(cv2.min(ordered[i], ordered[j]), np.uint8),
-                np.asarray(cv2.max(ordered[i], ordered[j]), np.uint8),
-            )
-        if end <= len(ordered) // 2 - 1:
-            break
-    half = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[half]
-    return np.asarray(cv2.addWeighted(ordered[half - 1], 0.5, ordered[half], 0.5, 0.0), np.uint8)
+def _vertex(before: Field, middle: Field, after: Field) -> NDArray[np.float64]:
+    """Where a parabola through three neighbours has its summit, from the middle one; at most half a pixel."""
+    first, second, third = (np.asarray(each, np.float64) for each in (before, middle, after))
+    bend = np.minimum(first - 2.0 * second + third, 0.0)
+    slope = np.where(bend < 0.0, 0.5 * (first - third), 0.0)
+    return np.asarray(np.clip(slope / np.where(bend < 0.0, bend, -1.0), -0.5, 0.5))
 
 
 # --- golden ---
@@ -281,18 +217,56 @@ def _middle(copies: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def _displacement(seen: Field, known: Field) -> tuple[float, float]:
     """x and y to be added to the picture's place to find the same in the golden frame."""
-    size = (cv2.getOptimalDFTSize(seen.shape[0]), cv2.getOptimalDFTSize(seen.shape[1]))
-    window = np.asarray(cv2.createHanningWindow((seen.shape[1], seen.shape[0]), cv2.CV_32F), np.float32)
-    cross = np.fft.rfft2(known * window, size) * np.conj(np.fft.rfft2(seen * window, size))
-    surface = np.asarray(np.fft.fftshift(np.fft.irfft2(cross, size)), np.float32)
-    middle = surface.shape[0] // 2, surface.shape[1] // 2
-    # A pattern falls on itself period by period: of equal peaks the nearest, for a stage is not a period off by itself.
-    y, x = np.mgrid[: surface.shape[0], : surface.shape[1]]
-    off = np.hypot((y - middle[0]) / surface.shape[0], (x - middle[1]) / surface.shape[1])
-    row, column = divmod(int(np.argmax(surface * (1.0 - off))), surface.shape[1])
-    inside = 0 < row < surface.shape[0] - 1 and 0 < column < surface.shape[1] - 1
-    dx, dy = _vertex(surface, row, column) if inside else (0.0, 0.0)
+    rows, columns = seen.shape
+    size = (cv2.getOptimalDFTSize(rows), cv2.getOptimalDFTSize(columns))
+    one, other = _spectrum(known, size), _spectrum(seen, size)
+    cross = cv2.mulSpectrums(one, other, 0, conjB=True)
+    surface = np.asarray(np.fft.fftshift(cv2.idft(cross, flags=cv2.DFT_SCALE)), np.float32)
+    middle = size[0] // 2, size[1] // 2
+    row, column = divmod(int(np.argmax(surface * _nearness(*size))), size[1])
+    inside = 0 < row < size[0] - 1 and 0 < column < size[1] - 1
+    dx, dy = _top(surface, row, column) if inside else (0.0, 0.0)
     return column - middle[1] + dx, row - middle[0] + dy
+
+
+def _spectrum(flat: Field, size: tuple[int, int]) -> Field:
+    """Of the middle of a picture, which fades out towards its edges; packed as cv2.mulSpectrums takes it."""
+    wide = np.zeros(size, np.float32)
+    wide[: flat.shape[0], : flat.shape[1]] = flat * _window(*flat.shape)
+    return np.asarray(cv2.dft(wide, nonzeroRows=len(flat)), np.float32)
+
+
+@lru_cache(maxsize=2)
+def _window(rows: int, columns: int) -> Field:
+    return np.asarray(cv2.createHanningWindow((columns, rows), cv2.CV_32F), np.float32)
+
+
+@lru_cache(maxsize=2)
+def _nearness(rows: int, columns: int) -> Field:
+    """A pattern falls on itself period by period: of equal peaks the nearest, for a stage is not a period off by
+    itself."""
+    y, x = np.ogrid[-(rows // 2) : rows - rows // 2, -(columns // 2) : columns - columns // 2]
+    return np.asarray(1.0 - np.hypot(y / rows, x / columns), np.float32)
+
+
+def _moved(picture: NDArray[P], x: float, y: float) -> NDArray[P]:
+    """picture(column + x, row + y), linear between pixels and mirrored at the border."""
+    move = np.array([[1.0, 0.0, x], [0.0, 1.0, y]], np.float32)
+    size = (picture.shape[1], picture.shape[0])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(picture, move, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101), picture.dtype
+    )
+
+
+def _top(surface: Field, row: int, column: int) -> tuple[float, float]:
+    across, down = surface[row, column - 1 : column + 2], surface[row - 1 : row + 2, column]
+    return float(_vertex(*across)), float(_vertex(*down))
+
+
+def _correlation(seen: Field, known: Field) -> float:
+    one, other = (each - np.float32(each.mean()) for each in (seen, known))
+    return float(np.vdot(one, other) / max(float(np.sqrt(np.vdot(one, one) * np.vdot(other, other))), 1e-9))
 
 
 def _most_alike(seen: Field, known: Field) -> float:
@@ -312,8 +286,19 @@ def _beside(flat: Field) -> list[tuple[float, float]]:
 
 def _levelled(golden: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The golden frame with the middle and the spread of the picture's grey levels."""
-    low, middle, high = np.percentile(image, (10, 50, 90))
-    g_low, g_middle, g_high = np.percentile(golden, (10, 50, 90))
+    low, middle, high = _levels(image)
+    g_low, g_middle, g_high = _levels(golden)
     gain = (high - low) / max(g_high - g_low, 1.0)
     levels = np.clip((np.arange(256) - g_middle) * gain + middle + 0.5, 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(golden, levels), np.uint8)
+
+
+def _levels(image: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """The ends of SPREAD and the mean of what lies between. Not the median: where half of a pattern is bright and half
+    dark, one pixel in a hundred moves it from the one to the other."""
+    counts = np.bincount(image.ravel(), minlength=256)
+    reached = np.cumsum(counts)
+    low, high = (share * image.size for share in SPREAD)
+    within = np.asarray(np.diff(np.clip(reached, low, high), prepend=low), np.float64)
+    ends = np.searchsorted(reached, (low, high), side="right")
+    return float(ends[0]), float(within @ np.arange(256)) / float(within.sum()), float(ends[1])

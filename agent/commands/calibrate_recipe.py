@@ -24,7 +24,7 @@ from agent.commands import run as running
 from agent.commands.recipe_references import drawn
 from agent.commands.report_html import write_page
 from agent.control.alarm_rate import Found, needed, threshold_for
-from agent.control.inspecting import Look
+from agent.control.inspecting import Look, asked
 from agent.control.recipe import NOTHING, Measured, Recipe, Rules
 from agent.control.recipe_rules import Pixel, sift
 from agent.errors import BeamsideError, ImageError, UsageError
@@ -94,8 +94,7 @@ def alarms(perceiver: Perceiver, known: Recipe, pictures: Sequence[Path]) -> Ala
     unreferenced = 0
     for number, path in _counted(pictures):
         frame = _frame(number, path, known.name)
-        wanted = Wanted(inspection=True, reference=known.reference, threshold=lowest.asked(FLOOR))
-        findings = perceiver.look(frame, wanted)
+        findings = perceiver.look(frame, asked(Wanted(inspection=True), frame, lowest, own_threshold=FLOOR))
         if findings.unseen is not None or findings.defects is None:
             raise ImageError(f"{path}: {findings.unseen or 'was not read'}; leave it out")
         unreferenced += findings.unreferenced is not None

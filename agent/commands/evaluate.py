@@ -1,9 +1,7 @@
 """`beamside evaluate ...`: how good what we have is, against what others made, baselines side by side."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,7 +18,8 @@ from agent.commands.evaluate_blur import blur
 from agent.commands.evaluate_defects import defects
 from agent.commands.evaluate_focus import focus
 from agent.commands.evaluate_score import score
-from agent.errors import BeamsideError, UsageError
+from agent.commands.writing import made, whole, writing
+from agent.errors import UsageError
 
 if TYPE_CHECKING:
     from agent.commands.report_twin import Page
@@ -82,7 +80,7 @@ def twin(
     (how, frames), listed = _emission(profile), _listed(scenes)
     for folder, option in ((render_dir, "--render-dir"), (report, "--report")):
         if folder is not None:
-            _make(folder, option)
+            made(folder, option)
     page = None if report is None else _page(report)
     rows: list[Row | Unread] = []
     for each in _followed(_split(listed, frames)):
@@ -90,7 +88,7 @@ def twin(
         rows.append(_kept(compared, render_dir, page))
     account = _account(scenes, profile, fano, listed=listed, rows=rows)
     if page is not None:
-        with _writing("--report"):
+        with writing("--report"):
             page.finish(account)
     _tell(account, as_json=as_json)
     if account.failed:
@@ -146,10 +144,10 @@ def _kept(compared: "Comparison | Unread", render_dir: Path | None, page: "Page 
     if isinstance(compared, Unread):
         return compared
     if render_dir is not None:
-        with _writing("--render-dir"):
-            _save(compared.twin, render_dir / f"{compared.recording.scene.name}.npy")
+        with writing("--render-dir"), whole(render_dir / f"{compared.recording.scene.name}.npy") as file:
+            np.save(file, compared.twin, allow_pickle=False)
     if page is not None:
-        with _writing("--report"):
+        with writing("--report"):
             page.add(compared)
     return row(compared)
 
@@ -182,35 +180,6 @@ def _page(folder: Path) -> "Page":
     from agent.commands.report_twin import Page
 
     return Page(folder)
-
-
-def _make(folder: Path, option: str) -> None:
-    """Now, and not after minutes of rendering."""
-    with _writing(option):
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.part"
-        probe.touch()
-        probe.unlink()
-
-
-@contextmanager
-def _writing(option: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        raise BeamsideError(f"{option}{where}: cannot be written: {error.strerror or error}") from error
-
-
-def _save(render: NDArray[np.float32], path: Path) -> None:
-    """Whole or not at all: a full disk leaves no half of a picture under the scene's name."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.save(file, render, allow_pickle=False)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # --- what is told ---

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agent.bridges.files import read_image
-from agent.errors import BeamsideError, EngineError, UsageError
+from agent.commands.writing import made, write
+from agent.errors import EngineError, UsageError
 from engines.cascade import TASK as CASCADE
 from engines.cascade import load_cascade
 from engines.defects import TASK, DefectFinder
@@ -86,7 +87,7 @@ def defects(
     """Defects found, named and counted: capture at fixed false alarms, mAP, purity, baselines, times."""
     page = None if report is None else report / PAGE
     if page is not None:
-        _writable(page)
+        made(page.parent, "--report")
     began, load_before = time.monotonic(), os.getloadavg()[0]
     loaded, opened = _loaded(package, threads), _opened(sets)
     ran = [_ran(each, _methods(loaded)) for each in opened]
@@ -95,7 +96,7 @@ def defects(
     if page is not None:
         from agent.commands.report_defects import page as drawn
 
-        _write(drawn(account, ran).encode(), page)
+        write(drawn(account, ran).encode(), page, "--report")
     if as_json:
         sys.stdout.write(msgspec.json.encode(account).decode() + "\n")
     else:
@@ -187,13 +188,14 @@ def _evaluation(loaded: Loaded, ran: "list[Ran]", repeats: int) -> "Evaluation":
     sets = tuple(set_row(each, seen_in_training(each.of, loaded.seed)) for each in ran)
     shapes = shapes_of([case.shape for each in ran for case in each.cases])
     taken = latencies(loaded.finder, loaded.tree, shapes, repeats=repeats)
+    strange = unknown(loaded.cascade)
     return Evaluation(
         models=loaded.names,
         sets=sets,
-        unknown=unknown(loaded.cascade),
+        unknown=strange,
         ablation=ablation(loaded.cascade),
         latency=taken,
-        targets=targets(sets, taken),
+        targets=targets(sets, taken, strange),
     )
 
 
@@ -212,36 +214,3 @@ def _bar(what: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, transient=console.is_terminal) as bars:
         bar = bars.add_task(what, total=total)
         yield lambda: bars.advance(bar)
-
-
-# --- files ---
-
-
-def _writable(path: Path) -> None:
-    """Now, and not after half an hour."""
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _part(path).touch()
-        _part(path).unlink()
-
-
-def _write(data: bytes, path: Path) -> None:
-    """Whole or not at all."""
-    with _writing(path):
-        try:
-            _part(path).write_bytes(data)
-            _part(path).replace(path)
-        finally:
-            _part(path).unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BeamsideError(f"--report {path}: cannot be written: {error.strerror or error}") from error

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agent.commands.focus_account import Asked, Measured, account
-from agent.errors import BeamsideError, UsageError
+from agent.commands.writing import made, write
+from agent.errors import UsageError
 
 if TYPE_CHECKING:
     from calibration.evaluate.focus_rows import Row
@@ -48,15 +49,15 @@ def focus(
     page = None if report is None else report / "focus.html"
     for path, option in ((page, "--report"), (episodes_json, "--episodes-json")):
         if path is not None:
-            _writable(path, option)
+            made(path.parent, option)
     measured = measure(asked)
     told = account(asked, measured)
     if episodes_json is not None:
-        _write(msgspec.json.encode(measured.rows) + b"\n", episodes_json, "--episodes-json")
+        write(msgspec.json.encode(measured.rows) + b"\n", episodes_json, "--episodes-json")
     if page is not None:
         from agent.commands.focus_page import page as drawn
 
-        _write(drawn(told, measured.agent).encode(), page, "--report")
+        write(drawn(told, measured.agent).encode(), page, "--report")
     if as_json:
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
     else:
@@ -154,36 +155,3 @@ def _bar(what: str, total: int) -> "Iterator[Callable[[Row], None]]":
     with Progress(*columns, console=console, transient=console.is_terminal) as bars:
         bar = bars.add_task(what, total=total)
         yield lambda _: bars.advance(bar)
-
-
-# --- files ---
-
-
-def _writable(path: Path, option: str) -> None:
-    """Now, and not after half an hour."""
-    with _writing(path, option):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _part(path).touch()
-        _part(path).unlink()
-
-
-def _write(data: bytes, path: Path, option: str) -> None:
-    """Whole or not at all."""
-    with _writing(path, option):
-        try:
-            _part(path).write_bytes(data)
-            _part(path).replace(path)
-        finally:
-            _part(path).unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-@contextmanager
-def _writing(path: Path, option: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BeamsideError(f"{option} {path}: cannot be written: {error.strerror or error}") from error

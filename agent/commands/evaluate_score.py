@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from agent.commands.report_html import write_page
 from agent.commands.score_account import Account, Asked, account
+from agent.commands.writing import made, writing
 from agent.errors import BeamsideError, EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ def score(
         raise UsageError(f"--pictures {pictures}: {LEAST} at least are drawn, one scene of each kind of specimen")
     for folder, option in ((work, "--work"), (report, "--report")):
         if folder is not None:
-            _make(folder, option)
+            made(folder, option)
     told, measured = measure(pictures, seed=seed, minutes=minutes, work=work)
     if report is not None:
         from agent.commands.score_page import page
 
-        with _writing("--report"):
+        with writing("--report"):
             write_page(page(told, measured), report / "score.html")
     if as_json:
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
@@ -69,7 +70,7 @@ def measure(pictures: int, *, seed: int, minutes: float | None, work: Path) -> "
     bench = score_cells.Bench(pictures=rounded(pictures), seed=seed, model=sha256)
     deadline = Deadline(None if minutes is None else began_s + 60.0 * minutes)
     try:
-        with _writing("--work"), _teller() as tell:
+        with writing("--work"), _teller() as tell:
             measured = score_cells.measure(bench, reader, work=work, deadline=deadline, progress=tell)
     except DatasetError as error:
         raise BeamsideError(f"--work {work}: {error}") from error
@@ -98,24 +99,6 @@ def _shipped() -> "tuple[str, str, Reader]":
         return float(loaded.engine.run(image, condition)["score"][0])
 
     return loaded.manifest.label, loaded.manifest.sha256, read
-
-
-def _make(folder: Path, option: str) -> None:
-    """Now, and not after hours."""
-    with _writing(option):
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".part"
-        probe.touch()
-        probe.unlink()
-
-
-@contextmanager
-def _writing(option: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        raise BeamsideError(f"{option}{where}: cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager

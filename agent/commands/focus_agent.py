@@ -16,7 +16,8 @@ from agent.control.estimate import Instrument
 from agent.decide import Decider
 from agent.errors import ConfigurationError, MalformedFrameError
 from agent.messages import Ack, Asked, Decision, Evidence, Frame, Mode, ModeRequest, Phase
-from agent.perceive import FocusModel, Perceiver
+from agent.models import FocusModel
+from agent.perceive import Perceiver
 from agent.settings import Focus, Settings
 from agent.wire import array1
 from calibration.certificate import Certificate

@@ -102,7 +102,7 @@ def look(
         Console().print(_table(rows))
         if scale is not None:
             print(f"Scores are on the scale {score_scale}: {described(scale)}.")
-    unused = [] if reference is None or models.defects.wants_reference else [UNUSED.format(reference)]
+    unused = [] if reference is None or models.compare else [UNUSED.format(reference)]
     for line in [*unused, *problems(rows)]:
         print(f"beamside: {printable(line)}", file=sys.stderr)
     if any(isinstance(row, Unread) for row in rows):

@@ -5,36 +5,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Self
+from typing import Self
 
 import cv2
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.bridges.files import read_image
 from agent.commands import heatmap, overlay
+from agent.commands.look_finds import Part, clipped, judged_in, told
+from agent.commands.look_view import View, view_of
 from agent.commands.outputs import Outputs, Targets, save
 from agent.commands.references import Beside
 from agent.commands.relief import Relief
+from agent.comparing import Compared
 from agent.errors import EngineError
-from agent.messages import NO_REFERENCE, Defect, Frame, Lane, Optics, ReferenceSource
-from agent.perceive import BLANK_LEVELS, SATURATED, eight_bits, picture, saturated_share, scene_of
-from agent.placing import height_above_surroundings, placed
+from agent.judging import judged
+from agent.messages import NO_REFERENCE, Defect, Optics, ReferenceSource
+from agent.models import CascadeModel
 from agent.settings import Engines
 from engines.autofocus import Autofocus
+from engines.cascade import load_cascade
 from engines.defects import DefectFinder
 from engines.depth import Depth
 from engines.errors import InferenceError, ModelError
 from engines.load import Loaded, load
-from engines.readings import JUDGEABLE, DepthMap, FocusReading, FoundDefect
-from engines.scene import Levels, Scene, levels_of, padded
+from engines.readings import JUDGEABLE, FocusReading, FoundDefect
+from engines.scene import padded
 from engines.score_scale import ScoreScale
 from engines.tiles import (
     DefectReader,
     DepthReader,
     FocusReader,
-    Tile,
     Whole,
     joined,
     read_defects,
@@ -44,7 +46,6 @@ from engines.tiles import (
 )
 
 OWN = ReferenceSource()  # the picture's own repetition, where it has one
-BAND_ROWS = 512  # counted at a time: a mask of a whole large picture would be as large again
 
 
 class FocusRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +96,12 @@ class Models:
     autofocus: FocusReader
     depth: DepthReader
     defects: DefectReader
+    cascade: CascadeModel | None = None  # judges what was found
+
+    @property
+    def compare(self) -> bool:
+        """Is there any use for a reference?"""
+        return self.defects.wants_reference or self.cascade is not None
 
     @classmethod
     def loaded(cls, engines: Engines | None = None) -> Self:
@@ -105,7 +112,9 @@ class Models:
             return load(task, models=wanted.models, backend=wanted.backend, threads=wanted.threads)
 
         try:
-            return cls(Autofocus(start("autofocus")), Depth(start("depth")), DefectFinder(start("defects")))
+            autofocus, depth, defects = (start(task) for task in ("autofocus", "depth", "defects"))
+            judge = load_cascade(wanted.models, threads=wanted.threads)
+            return cls(Autofocus(autofocus), Depth(depth), DefectFinder(defects), judge)
         except ModelError as error:
             raise EngineError(str(error)) from error
 
@@ -122,26 +131,6 @@ class Watch:
         began = perf_counter()
         yield
         self.took_s[name] = self.took_s.get(name, 0.0) + perf_counter() - began
-
-
-@dataclass(frozen=True)
-class View:
-    """One picture, ready for the models."""
-
-    frame: Frame
-    levels: NDArray[np.uint8]  # (h, w) without the data bar
-    padded: NDArray[np.uint8]  # (h', w') to the models' stride
-    scene: Scene
-    whole: Levels
-    flags: tuple[str, ...]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.levels.shape[0], self.levels.shape[1]
-
-    @property
-    def blank(self) -> bool:
-        return "blank" in self.flags
 
 
 class Looker:
@@ -194,11 +183,8 @@ class Looker:
         """Depth and defects; heights need a pixel size."""
         deep = view.scene.pixel_size_m is not None
         with Relief(view.shape, targets.depth if deep else None) as relief:
-            heights = self._tiles(view, beside, relief=relief, watch=watch)
-        defects = tuple(
-            msgspec.structs.replace(placed(each, None, view.frame), height_m=heights[each])
-            for each in joined(tuple(heights))
-        )
+            found = self._tiles(view, beside, relief=relief, watch=watch)
+        defects = tuple(found[each] for each in joined(tuple(found)))
         if not deep:
             return None, defects
         if targets.heat_map is not None:
@@ -206,54 +192,43 @@ class Looker:
         written = None if targets.depth is None else str(targets.depth)
         return DepthRow(map=written, calibrated=False, mean_m=relief.mean_m), defects
 
-    def _tiles(self, view: View, beside: Beside, *, relief: Relief, watch: Watch) -> dict[FoundDefect, float | None]:
-        """The finds of all tiles that lie in the picture, each with its height where that is known."""
-        found: dict[FoundDefect, float | None] = {}
-        finder, whole = self._models.defects, Whole(view.padded, view.scene, view.whole)
+    def _tiles(self, view: View, beside: Beside, *, relief: Relief, watch: Watch) -> dict[FoundDefect, Defect]:
+        """What was found in all tiles and lies in the picture; a find near a seam may be there twice."""
+        found: dict[FoundDefect, Defect] = {}
+        whole = Whole(view.padded, view.scene, view.whole)
         parts = tiles((view.padded.shape[0], view.padded.shape[1]))
         for number, tile in enumerate(parts, start=1):
             with watch.stage("depth"):
                 depth = read_depth(self._models.depth, whole, tile)
                 if depth is not None:
                     relief.take(tile, depth.height_m)
-            reference = None
-            if finder.wants_reference:
-                with watch.stage("reference"):
-                    reference = beside.of(tile)
-            with watch.stage("defects"):
-                some = read_defects(finder, whole, tile, reference)
-            for each in filter(None, (_clipped(one, view.shape) for one in some)):
-                found[each] = None if depth is None else _height(each, depth, tile)
+            for each in self._defects(Part(view, tile, depth), whole, beside, watch):
+                found[FoundDefect(each.name, each.confidence, each.box_px)] = each
             watch.advance(number / len(parts))
         return found
 
+    def _defects(self, part: Part, whole: Whole, beside: Beside, watch: Watch) -> tuple[Defect, ...]:
+        """Those of one tile, compared and judged as the agent does."""
+        finder, cascade = self._models.defects, self._models.cascade
+        first = finder.wants_reference or (self._told.reference.expected and cascade is not None)
+        known = self._compared(part, beside, watch) if first else None
+        reference = None if known is None or known.reference is None else padded(known.reference)
+        with watch.stage("defects"):
+            some = read_defects(finder, whole, part.tile, reference)
+        found = tuple(filter(None, (clipped(one, part.view.shape) for one in some)))
+        defects = told(found, part)
+        if cascade is None or not found:
+            return defects
+        known = known or self._compared(part, beside, watch)
+        with watch.stage("cascade"):
+            return judged(defects, judged_in(part, found, cascade, known))
+
+    def _compared(self, part: Part, beside: Beside, watch: Watch) -> Compared:
+        with watch.stage("reference"):
+            return beside.of(part.tile)
+
 
 # --- before the models ---
-
-
-def view_of(pixels: NDArray[Any], optics: Optics) -> View:
-    """pixels (h, w) as the file has them -> what the models are shown and told."""
-    frame = Frame(number=0, pixels=pixels, optics=optics, lane=Lane.INSPECT, received_ns=0)
-    shown = picture(frame)
-    levels = eight_bits(shown, optics)
-    whole = levels_of(levels)
-    flags = tuple(code for code, raised in _conditions(shown, whole, optics) if raised)
-    return View(frame, levels, padded(levels), scene_of(optics), whole, flags)
-
-
-def _conditions(shown: NDArray[Any], whole: Levels, optics: Optics) -> Iterator[tuple[str, bool]]:
-    blank = whole.spread < BLANK_LEVELS
-    yield "no_pixel_size", optics.pixel_size_m is None
-    yield "blank", blank
-    yield "saturated", not blank and _saturated(shown, optics) > SATURATED
-    yield "not_electron", (optics.source or "").startswith("ion")
-    yield "nonlinear", optics.gamma not in (None, 1.0)
-    yield "averaging", optics.averaging == "recursive"
-
-
-def _saturated(shown: NDArray[Any], optics: Optics) -> float:
-    bands = (shown[top : top + BAND_ROWS] for top in range(0, len(shown), BAND_ROWS))
-    return sum(saturated_share(band, optics) * len(band) for band in bands) / len(shown)
 
 
 def _with(optics: Optics, told: Told) -> Optics:
@@ -287,20 +262,6 @@ def _focus_row(focus: FocusReading | None, blank: bool, scale: ScoreScale | None
     if scale is None:
         return row
     return msgspec.structs.replace(row, score=scale.told(row.score), score_physical=row.score)
-
-
-def _clipped(found: FoundDefect, shape: tuple[int, int]) -> FoundDefect | None:
-    """Without the part that lies in the padding; None for a mirror image whose middle is there."""
-    (x0, y0, x1, y1), (height, width) = found.box_px, shape
-    if x0 + x1 >= 2.0 * width or y0 + y1 >= 2.0 * height:
-        return None
-    return FoundDefect(found.name, found.confidence, (x0, y0, min(x1, float(width)), min(y1, float(height))))
-
-
-def _height(found: FoundDefect, depth: DepthMap, tile: Tile) -> float | None:
-    x, y = tile.columns.start, tile.rows.start
-    x0, y0, x1, y1 = found.box_px
-    return height_above_surroundings((x0 - x, y0 - y, x1 - x, y1 - y), depth.height_m, found.name)
 
 
 def _draw_heights(view: View, relief: Relief, path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from agent.commands.canvas import FAINT, GREEN, INK, ORANGE, PAPER, PURPLE, SKY, SOFT, VERMILLION, Canvas, Colour, Spot
 from agent.commands.plate import LINE_PX, Plate, fitted, paragraph, scale_bar, wrapped
+from agent.messages import Defect
 
 LEAST_PX, MOST_PX = 640, 1600  # longest side of the picture as it is shown
 NARROWEST_PX = 520  # of the page: the strip below needs the room
@@ -24,6 +25,9 @@ SMALLEST_BOX_PX = 12.0  # as shown: in a picture shown at a tenth a defect would
 DASH_PX = 6.0
 CHIP_PX = 14  # size of the letters beside a box
 CHIP_HIGH = 20
+LEVEL_PX = 12  # size of the letters that say what each level of a cascade said
+LEVELS_HIGH = 17
+MOST_LEVELS = 12  # defects whose levels are written: in a picture with more there is no room
 MOST_NAMES = 300  # no picture has room for more: the surest ones are tried
 
 COLOURS: dict[str, Colour] = {  # by what is wrong; the name stands beside every box
@@ -33,6 +37,8 @@ COLOURS: dict[str, Colour] = {  # by what is wrong; the name stands beside every
     "collapse": PURPLE,
     "other": GREEN,
 }
+
+LEVEL_WORDS = {"unsized": "known"}  # of the level of kinds, where no recipe says what is large
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
@@ -61,6 +67,11 @@ class Chip:
     colour: Colour
     width: float
     box: Box
+    levels: str = ""  # below the words
+
+    @property
+    def high(self) -> float:
+        return CHIP_HIGH + (LEVELS_HIGH if self.levels else 0)
 
 
 def draw(
@@ -80,7 +91,8 @@ def draw(
     page.picture((0, 0), plate.image)
     for each in expected:
         _dashed(page, _shown(plate, each.box_px, gap=2.5 * GAP_PX))
-    chips = [_framed(page, plate, each) for each in reversed(defects)][::-1]  # the surest ends on top
+    room = len(defects) <= MOST_LEVELS
+    chips = [_framed(page, plate, each, levels=room) for each in reversed(defects)][::-1]  # the surest ends on top
     left_out = _place(page, chips)
     notes = [_counted(defects), _dashes(expected), f"{left_out} names left out for want of room" if left_out else ""]
     strip = _strip(page.image.shape[1], plate.times, pixel_size_m, (". ".join(filter(None, notes)), caption))
@@ -99,13 +111,14 @@ def _shown(plate: Plate, box: Box, *, gap: float = GAP_PX) -> Box:
     return max(x - wide, 1.0), max(y - high, 1.0), min(x + wide, width - 2.0), min(y + high, height - 2.0)
 
 
-def _framed(page: Canvas, plate: Plate, found: Found) -> Chip:
+def _framed(page: Canvas, plate: Plate, found: Found, *, levels: bool) -> Chip:
     box, colour = _shown(plate, found.box_px), COLOURS.get(found.name, GREEN)
     around = _corners(box)
     page.line([*around, around[0]], INK, 4)  # a dark edge, lest the colour drown in a bright picture
     page.line([*around, around[0]], colour, 2)
-    words = f"{said(found.name)} {found.confidence:.2f}"
-    return Chip(words, colour, page.width(words, size=CHIP_PX) + 12.0, box)
+    words, below = f"{path_said(found)} {found.confidence:.2f}", levels_said(found) if levels else ""
+    width = max(page.width(words, size=CHIP_PX), page.width(below, size=LEVEL_PX) if below else 0.0)
+    return Chip(words, colour, width + 12.0, box, below)
 
 
 def _dashed(page: Canvas, box: Box) -> None:
@@ -139,6 +152,17 @@ def said(name: str) -> str:
     return name.replace("_", " ")
 
 
+def path_said(found: Named) -> str:
+    """Down the tree: large bridge."""
+    return said(" ".join(found.path[1:]) if isinstance(found, Defect) and found.path[1:] else found.name)
+
+
+def levels_said(found: Named) -> str:
+    """What each level of a cascade said and how sure it was; empty where there was none."""
+    levels = found.levels if isinstance(found, Defect) else ()
+    return " > ".join(f"{said(LEVEL_WORDS.get(each.said, each.said))} {each.probability:.2f}" for each in levels)
+
+
 def _place(page: Canvas, chips: Sequence[Chip]) -> int:
     """Write every name where it covers no other name and, if that can be, no other box. -> how many found no room."""
     taken: list[Box] = []
@@ -157,16 +181,16 @@ def _places(chip: Chip, page: Canvas) -> list[Box]:
     """Above, below, right, left of the box; then inside it."""
     x0, y0, x1, y1 = chip.box
     corners = [
-        (x0, y0 - CHIP_HIGH - 2),
+        (x0, y0 - chip.high - 2),
         (x0, y1 + 2),
         (x1 + 3, y0),
         (x0 - chip.width - 3, y0),
-        (x1 - chip.width, y0 - CHIP_HIGH - 2),
+        (x1 - chip.width, y0 - chip.high - 2),
         (x1 - chip.width, y1 + 2),
         (x0 + 3, y0 + 3),
     ]
     height, width = page.image.shape[:2]
-    places = [(x, y, x + chip.width, y + CHIP_HIGH) for x, y in corners]
+    places = [(x, y, x + chip.width, y + chip.high) for x, y in corners]
     return [place for place in places if place[0] >= 0 and place[1] >= 0 and place[2] <= width and place[3] <= height]
 
 
@@ -179,6 +203,8 @@ def _write(page: Canvas, chip: Chip, place: Box) -> None:
     cv2.rectangle(page.image, low, (high[0] - 1, high[1] - 1), PAPER, -1)
     cv2.rectangle(page.image, low, (low[0] + 3, high[1] - 1), chip.colour, -1)
     page.text((place[0] + 8, place[1] + 15), chip.words, size=CHIP_PX)
+    if chip.levels:
+        page.text((place[0] + 8, place[1] + CHIP_HIGH + 12), chip.levels, size=LEVEL_PX, colour=SOFT)
 
 
 # --- the strip below ---

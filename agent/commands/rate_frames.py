@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.bridges.files import SUFFIXES, images_in, read_image
-from agent.commands.looking import View, view_of
+from agent.commands.look_view import View, view_of
 from agent.errors import BeamsideError, ImageError, UsageError
 from engines.autofocus import SMALLEST_PX
 

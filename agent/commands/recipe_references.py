@@ -14,7 +14,7 @@ from agent.bridges.files import read_image
 from agent.control.recipe import Cad, Rules
 from agent.errors import ImageError
 from agent.messages import ReferenceKind, ReferenceSource
-from agent.perceive import INSPECTED_PX, eight_bits
+from agent.pixels import INSPECTED_PX, eight_bits
 from agent.recipes import RecipeError, plain_reference
 from engines.scene import STRIDE_PX
 

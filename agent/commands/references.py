@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.bridges.files import read_image
-from agent.comparing import compared
+from agent.comparing import Compared, compared
 from agent.errors import ConfigurationError, ImageError
 from agent.messages import Frame, Lane, ReferenceKind, ReferenceSource
-from agent.perceive import eight_bits, picture
-from engines.scene import padded
+from agent.pixels import eight_bits, picture
 from engines.tiles import Tile
 
 
@@ -38,8 +37,8 @@ class Beside:
     source: ReferenceSource
     _missing: list[str | None] = field(default_factory=list)  # by tile: why there is none
 
-    def of(self, tile: Tile) -> NDArray[np.uint8] | None:
-        """(h, w) as the tile of the padded picture; None where there is nothing to compare with."""
+    def of(self, tile: Tile) -> Compared:
+        """The tile without padding, and what it is compared with."""
         golden, part = self.source.pixels, tile.of(self.levels)
         source = self.source
         if golden is not None and golden.shape == self.levels.shape:
@@ -48,7 +47,7 @@ class Beside:
             part = self.levels  # what does not fit is told with the sizes of the whole pictures
         found = compared(part, source)
         self._missing.append(found.missing)
-        return None if found.reference is None else padded(found.reference)
+        return found
 
     @property
     def missing(self) -> str | None:

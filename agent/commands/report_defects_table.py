@@ -11,9 +11,9 @@ from agent.commands.overlay import said
 
 if TYPE_CHECKING:
     from agent.commands.evaluate_defects import Account
-    from calibration.evaluate.defects_account import MethodRow, SetRow, SplitRow, Target
+    from calibration.evaluate.defects_account import Ablation, MethodRow, SetRow, SplitRow, Target
     from calibration.evaluate.defects_latency import Latency
-    from calibration.evaluate.defects_leaves import Leaf
+    from calibration.evaluate.defects_leaves import Bin, Leaf
     from calibration.evaluate.defects_points import Point
     from calibration.evaluate.defects_share import AFrame, Share
 
@@ -30,6 +30,9 @@ def tell(account: "Account") -> None:
         console.print(_methods(each))
         if each.splits and leaves_of(each.splits[0]):
             console.print(_leaves(each.splits[0]))
+            console.print(_by_size_and_signal(each.splits[0]))
+    if account.evaluation.ablation:
+        console.print(_ablation(account.evaluation.ablation))
     console.print(_targets(account.evaluation.targets))
     console.print(_times(account.evaluation.latency))
     for line in sentences(account):
@@ -108,6 +111,43 @@ def _leaves(split: "SplitRow") -> Table:
     return table
 
 
+def _by_size_and_signal(split: "SplitRow") -> Table:
+    """Of the method that serves, at its working point."""
+    table = Table(box=SIMPLE_HEAD, title=f"{split.name}, captured by size and signal", title_justify="left")
+    for heading in ("by", "from", "below", "n", "captured %"):
+        table.add_column(heading, justify="left" if heading == "by" else "right")
+    for name, bins in bins_of(split):
+        for number, each in enumerate(bins):
+            high = "" if each.high is None else f"{each.high:g}"
+            table.add_row("" if number else name, f"{each.low:g}", high, str(each.captured.n), percent(each.captured))
+    return table
+
+
+def bins_of(split: "SplitRow") -> "Iterator[tuple[str, Sequence[Bin]]]":
+    """Those that hold a defect."""
+    from calibration.evaluate.defects_targets import serving
+
+    served = serving(split)
+    if served is not None and served.naming is not None:
+        told = served.naming
+        names = ("size, px", "matched-filter SNR", "contrast to noise")
+        rows = zip(names, (told.by_size, told.by_signal, told.by_contrast), strict=True)
+        yield from ((name, bins) for name, bins in rows if bins)
+
+
+def _ablation(rows: "Sequence[Ablation]") -> Table:
+    """The cascade with less to go on, as its package measured it."""
+    names = [name for name in rows[0].figures if not name.endswith(("_low", "_high"))]
+    table = Table(box=SIMPLE_HEAD, title="The cascade with less to go on, by its own package", title_justify="left")
+    table.add_column("given", no_wrap=True)
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for each in rows:
+        figures = (each.figures.get(name) for name in names)
+        table.add_row(each.name, *("–" if value is None else f"{value:.3g}" for value in figures))
+    return table
+
+
 def leaves_of(split: "SplitRow") -> "Sequence[Leaf]":
     """Of the method that serves."""
     from calibration.evaluate.defects_targets import serving
@@ -142,6 +182,10 @@ def sentences(account: "Account") -> Iterator[str]:
         yield f"{each.folder}: {tuning_words(each)}"
         for note in each.notes:
             yield f"{each.folder}: {note}."
+        for split in each.splits:
+            said_of = trust_words(split)
+            if said_of:
+                yield f"{each.folder}, {split.name}: {said_of}"
     told, machine = account.evaluation.unknown, account.machine
     yield (
         f"Unknown defects: {told.note}."
@@ -152,6 +196,21 @@ def sentences(account: "Account") -> Iterator[str]:
         f"{', '.join(account.evaluation.models)}; {machine.processor}; {machine.threads} threads, load "
         f"{machine.load_before:.1f} before, {machine.load_after:.1f} after; {machine.took_s:.0f} s."
     )
+
+
+def trust_words(split: "SplitRow") -> str:
+    """How far the names of the method that serves go without a person; empty where nothing was found."""
+    from calibration.evaluate.defects_targets import serving
+
+    served = serving(split)
+    if served is None or served.naming is None or served.naming.automatic is None:
+        return ""
+    naming = served.naming
+    automatic = f"{100 * served.naming.automatic:.0f} % of the finds carry a name that is right in 95 of 100"
+    if not naming.undecided.n:
+        return f"{automatic}."
+    parted = f"pits and particles: {percent(naming.parted)} % of {naming.parted.n} rightly parted"
+    return f"{automatic}; {parted}, {percent(naming.undecided)} % of {naming.undecided.n} told to be undecidable."
 
 
 def tuning_words(of: "SetRow") -> str:

@@ -4,7 +4,6 @@ Colours are classes (`s-` strokes, `f-` fills) that report.css gives the hues of
 """
 
 import base64
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.commands.canvas import CORNERS, Axes, Spot, number, ticks
+from agent.commands.writing import whole
 
 FONT = 15.0  # px of a drawing's own, which are those of the screen where there is room
 LETTER = 0.56  # of the font's size: how wide a letter is on average
@@ -37,12 +37,8 @@ def document(title: str, parts: Iterable[str], *, style: str = "") -> str:
 
 def write_page(page: str, path: Path) -> None:
     """Whole or not at all. Raises OSError when it cannot be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as file:
+        file.write(page.encode())
 
 
 def section(name: str, title: str, *parts: str) -> str:

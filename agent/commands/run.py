@@ -32,7 +32,8 @@ from agent.health import Health, MetricsPage, Notifier, Patience
 from agent.journal import FILE, Journal
 from agent.loop import Loop, Service
 from agent.messages import Decision, Hold, Mode, Status
-from agent.perceive import DefectModel, Perceiver
+from agent.models import DefectModel
+from agent.perceive import Perceiver
 from agent.receive import Receiver
 from agent.recipes import Known, Shelf
 from agent.report import Identity, Reporter

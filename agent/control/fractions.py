@@ -4,32 +4,21 @@ Columns: `frame`, `x_px`, `y_px`, `session` where numbers repeat, and a column f
 """
 
 import csv
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.messages import Box
+from agent.messages import Box, Place
 from engines.cascade_features import ELEMENTS
 
 PLACE, SESSION = ("frame", "x_px", "y_px"), "session"
 WHOLE = 1.005  # shares add up to at most 1, to the rounding of three digits
 
 
-@dataclass(frozen=True)
-class Place:
-    """What was measured at one place."""
-
-    frame: int
-    session: str | None
-    x_px: float
-    y_px: float
-    shares: tuple[float, ...]  # of ELEMENTS; 0 where an element was not measured
-
-
 def read(text: str) -> tuple[Place, ...]:
-    """Raises ValueError: which line, which column, which value."""
+    """In the order of their frames. Raises ValueError: which line, which column, which value."""
     table = csv.DictReader(text.splitlines(), skipinitialspace=True)
     names = tuple(table.fieldnames or ())
     missing = [name for name in PLACE if name not in names]
@@ -40,7 +29,7 @@ def read(text: str) -> tuple[Place, ...]:
         raise ValueError(f"column {unknown[0]!r} is not known; elements are {', '.join(ELEMENTS)}")
     if not set(names) & set(ELEMENTS):
         raise ValueError(f"no column of an element; elements are {', '.join(ELEMENTS)}")
-    return tuple(_places(table))
+    return tuple(sorted(_places(table), key=_frame))
 
 
 def _places(table: "csv.DictReader[str]") -> Iterator[Place]:
@@ -52,6 +41,8 @@ def _places(table: "csv.DictReader[str]") -> Iterator[Place]:
         frame, x_px, y_px = (_number(row, name, where) for name in PLACE)
         if not frame.is_integer():
             raise ValueError(f"{where}: frame = {row['frame']!r}; expected a whole number")
+        if min(x_px, y_px) < 0.0:
+            raise ValueError(f"{where}: the place {x_px:g}, {y_px:g} px lies out of any frame; expected 0 or more")
         yield Place(int(frame), row.get(SESSION) or None, x_px, y_px, shares)
 
 
@@ -66,8 +57,22 @@ def _number(row: dict[str, str], name: str, where: str) -> float:
 
 
 def of_frame(places: Sequence[Place], frame: int, session: str | None) -> tuple[Place, ...]:
-    """Those of one frame; a place that names no session is of any."""
-    return tuple(each for each in places if each.frame == frame and each.session in (None, session))
+    """Those of one frame; a place that names no session is of any. places: as `read` tells them."""
+    first, last = bisect_left(places, frame, key=_frame), bisect_right(places, frame, key=_frame)
+    return tuple(each for each in places[first:last] if each.session in (None, session))
+
+
+def _frame(place: Place) -> int:
+    return place.frame
+
+
+def lost(places: Sequence[Place], shape: tuple[int, ...]) -> str:
+    """What is wrong with the first that lies out of its frame of (h, w) pixels, or an empty text."""
+    for each in places:
+        if each.x_px >= shape[1] or each.y_px >= shape[0]:
+            where = f"the place {each.x_px:g}, {each.y_px:g} px of frame {each.frame}"
+            return f"{where} lies out of the frame of {shape[1]}x{shape[0]} pixels: mend the file"
+    return ""
 
 
 def of_boxes(places: Sequence[Place], boxes: Sequence[Box]) -> NDArray[np.float32]:

@@ -5,13 +5,14 @@ A frame that names no recipe, or one that is not known here, is told as the mode
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control import nuisances
+from agent.control import fractions, nuisances
 from agent.control.recipe import Recipe
 from agent.control.recipe_rules import Pixel, outside, sift, sized
-from agent.messages import Box, Defect, Findings, Frame, Inspected, Lane, Shown
+from agent.messages import Box, Defect, Findings, Frame, Inspected, Lane, Shown, Wanted
 
 CROPS = 16  # a frame at most: of hundreds of defects the surest show what they are
 CROP_PX = (48, 256)  # sides at least and at most
@@ -28,6 +29,18 @@ class Told:
 
     defects: tuple[Defect, ...] | None  # None: not looked for
     inspected: Inspected | None
+
+
+def asked(wanted: Wanted, frame: Frame, recipe: Recipe, *, own_threshold: float) -> Wanted:
+    """What a recipe wants of perception beside what is wanted anyway. own_threshold: of the defect model."""
+    return msgspec.structs.replace(
+        wanted,
+        reference=recipe.reference,
+        threshold=recipe.asked(own_threshold),
+        sizes_m=recipe.rules.sizes.bounds_m,
+        nuisances=recipe.rules.nuisance.any,
+        places=fractions.of_frame(recipe.fractions, frame.number, frame.optics.session),
+    )
 
 
 def told(frame: Frame, findings: Findings, recipe: Recipe | None, *, own_threshold: float) -> Told:
@@ -67,7 +80,7 @@ class Look:
         self._left = LOOKED
 
     def reason(self, find: Defect) -> str | None:
-        if self._shown is None or not (self._rules.streak or self._rules.tear or self._rules.noise) or not self._left:
+        if self._shown is None or not self._rules.any or not self._left:
             return None
         self._left -= 1
         if self._looked is None:
@@ -91,11 +104,14 @@ def _within(middle: float, half: float, size: int) -> slice:
     return slice(start, start + length)
 
 
-def misfit(recipe: Recipe, findings: Findings) -> str:
+def misfit(recipe: Recipe, frame: Frame, findings: Findings) -> str:
     """Why the recipe cannot be followed on this very frame as it is written, or an empty text."""
-    shape = (0, 0) if findings.shown is None else findings.shown.image.shape
-    lost = outside(recipe.rules.regions, shape) if findings.shown is not None else ()
-    if lost:
-        where = f"its region {list(lost[0].box_px)} reaches out of the frame of {shape[1]}x{shape[0]} pixels"
-        return f"recipe {recipe.name}: {where}: mend regions"
+    if findings.shown is not None:
+        shape = findings.shown.image.shape
+        for region in outside(recipe.rules.regions, shape):
+            where = f"its region {list(region.box_px)} reaches out of the frame of {shape[1]}x{shape[0]} pixels"
+            return f"recipe {recipe.name}: {where}: mend regions"
+        lost = fractions.lost(fractions.of_frame(recipe.fractions, frame.number, frame.optics.session), shape)
+        if lost:
+            return f"recipe {recipe.name}: fractions: {lost}"
     return f"recipe {recipe.name}: {recipe.doubt}" if recipe.doubt else ""

@@ -8,8 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from agent.control.fractions import Place
-from agent.messages import Box, ReferenceSource
+from agent.messages import Box, Place, ReferenceSource
 
 Kept = Literal["self", "golden", "cad", "none"]
 DENSITY_CLEARS = 0.5  # of `most`: an alarm that comes and goes with every frame is none
@@ -63,6 +62,10 @@ class NuisanceRules(_Table, frozen=True):
     streak: bool = True
     tear: bool = True
     noise: bool = True
+
+    @property
+    def any(self) -> bool:
+        return self.streak or self.tear or self.noise
 
 
 class Region(_Table, frozen=True):

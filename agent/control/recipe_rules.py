@@ -11,9 +11,9 @@ import msgspec
 
 from agent.control.recipe import NOTHING, Recipe, Region
 from agent.messages import Box, Defect
+from engines.cascade_levels import LARGE, SMALL, UNKNOWN, UNSIZED, Sizes, size_of
 
 Nuisance = Callable[[Defect], str | None]  # what a find is in truth, or None
-SMALL, LARGE = "small", "large"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def sized(defect: Defect, recipe: Recipe, pixel: Pixel) -> Defect:
     size_m = pixel.size_m(defect.box_px)
     word = size_word(size_m, recipe)
     path = defect.path
-    if word is not None and not {SMALL, LARGE, "unknown"} & set(path):
+    if word is not None and not {SMALL, LARGE, UNKNOWN} & set(path):
         path = (*path[:1], word, *path[1:])
     return msgspec.structs.replace(defect, size_m=size_m, path=path)
 
@@ -67,9 +67,8 @@ def sized(defect: Defect, recipe: Recipe, pixel: Pixel) -> Defect:
 def size_word(size_m: float | None, recipe: Recipe) -> str | None:
     """Up to small_m small, from large_m on large, between them what it is nearer to; None: nobody says."""
     bounds_m = recipe.rules.sizes.bounds_m
-    if size_m is None or bounds_m is None:
-        return None
-    return LARGE if size_m >= 0.5 * sum(bounds_m) else SMALL
+    said = UNSIZED if bounds_m is None else size_of(size_m, Sizes(*bounds_m))
+    return None if said == UNSIZED else said
 
 
 def outside(regions: Iterable[Region], shape: tuple[int, ...]) -> tuple[Region, ...]:

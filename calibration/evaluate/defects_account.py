@@ -95,6 +95,7 @@ class Unknown:
     auroc: float | None
     fpr_at_95: float | None
     note: str
+    n: int = 0  # of the unknown that it was measured on; 0: not told
 
 
 @dataclass(frozen=True)

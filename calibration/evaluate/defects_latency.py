@@ -71,12 +71,13 @@ def _laps(finder: DefectFinder, tree: Tree | None, image: NDArray[np.uint8]) -> 
     """Stage -> seconds; `frame` is all of them. The depth model runs for every frame, cascade or none: not in it."""
     took: dict[str, float] = {}
     began = time.perf_counter()
-    reference = self_reference(image) if finder.wants_reference else None
+    compares = finder.wants_reference or tree is not None
+    reference = self_reference(image) if compares else None
     compared = time.perf_counter()
     shown = None if reference is None else padded(reference)
     found = finder.read(padded(image), SCENE, levels_of(image), reference=shown)[:SPOTS]
     ended = time.perf_counter()
-    if finder.wants_reference:
+    if compares:
         took["reference"] = compared - began
     took["detector"] = ended - compared
     if tree is not None:

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.evaluate.defects_outcome import Found
-from calibration.evaluate.defects_points import LEAST
 from calibration.evaluate.defects_truth import Case, Picture
+from calibration.train.defects_figures import LEAST
 from engines.cascade import Beside, Cascade
 from engines.cascade_levels import EITHER, NOT_DEFECT
 from engines.defects import CLASSES, DefectFinder
 from engines.depth import Depth
-from engines.readings import FoundDefect, Relief
-from engines.reference import GoldenError, golden_reference, self_reference
+from engines.readings import Relief
+from engines.reference import GoldenError, golden_reference, median_of_copies, repetition
 from engines.scene import Scene, levels_of, padded
 
 SMOOTHED_PX = 1.5
@@ -43,6 +43,7 @@ class Views:
     picture: Picture
     own: NDArray[np.uint8] | None
     golden: NDArray[np.uint8] | None
+    pitch_px: float | None = None  # by which it repeats
 
     @property
     def case(self) -> Case:
@@ -82,7 +83,10 @@ def views(picture: Picture) -> Views:
             golden = golden_reference(picture.image, picture.golden)
         except GoldenError:
             golden = None
-    return Views(picture, self_reference(picture.image), golden)
+    found = repetition(picture.image)
+    if found is None:
+        return Views(picture, None, golden)
+    return Views(picture, median_of_copies(picture.image, found), golden, found.period_px)
 
 
 def methods(finder: DefectFinder, thresholds: dict[float, float], tree: Tree | None = None) -> tuple[Method, ...]:
@@ -120,14 +124,14 @@ def detected(finder: DefectFinder, seen: Views, reference: NDArray[np.uint8] | N
     image = seen.picture.image
     shown = None if reference is None else padded(reference)
     found = finder.read(padded(image), seen.case.scene, levels_of(image), reference=shown, threshold=LEAST)
-    return tuple(Found(each.name, each.confidence, each.box_px) for each in found)
+    return tuple(Found(each.name, each.confidence, each.box_px, each.seen) for each in found)
 
 
 def judged(tree: Tree, seen: Views, found: Sequence[Found]) -> tuple[Found, ...]:
     """The cascade's names; what it calls no defect is gone, the rest keeps the detector's confidence."""
     case, image = seen.case, seen.picture.image
-    beside = Beside(reference=seen.own, relief=tree.relief(image, case.scene), scene=case.scene)
-    told = tree.cascade.judge(image, [FoundDefect(f.name, f.confidence, f.box_px) for f in found], beside=beside)
+    beside = Beside(seen.own, tree.relief(image, case.scene), case.scene, seen.pitch_px)
+    told = tree.cascade.judge(image, found, beside=beside)
     kept = [(find, said) for find, said in zip(found, told, strict=True) if said.name != NOT_DEFECT]
     return tuple(
         Found(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from calibration.evaluate.defects_truth import Box, Case, TrueDefect
+from calibration.train.defects_figures import hits
 from engines.defects import overlap
-
-GROWN_PX = 4.0  # a cell of the network
+from engines.readings import FoundDefect
 
 
 class Fate(Enum):
@@ -53,13 +53,10 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Found:
+class Found(FoundDefect):
     """A find as a method gives it."""
 
-    name: str
-    confidence: float
-    box_px: Box
-    sure: float = 1.0
+    sure: float = 1.0  # that its name is right
     undecided: bool = False
 
 
@@ -76,20 +73,13 @@ def outcome(case: Case, found: Sequence[Found]) -> Outcome:
 
 
 def _fate(truth: Sequence[TrueDefect], find: Found, taken: set[int]) -> tuple[Fate, int | None]:
-    hit = [row for row, each in enumerate(truth) if hits(find.box_px, each.box_px)]
+    hit = [row for row, each in enumerate(truth) if hits(find, each.box_px)]
     free = [row for row in hit if truth[row].visible and row not in taken]
     if free:
         return Fate.CAPTURED, max(free, key=lambda row: overlap(find.box_px, truth[row].box_px))
     if any(row in taken for row in hit):
         return Fate.AGAIN, None
     return (Fate.ALLOWED if hit else Fate.FALSE), None
-
-
-def hits(find: Box, truth: Box) -> bool:
-    """Does the find's centre lie in the true box, grown by a cell? As in the tables of the training."""
-    x, y = (find[0] + find[2]) / 2, (find[1] + find[3]) / 2
-    across = truth[0] - GROWN_PX <= x <= truth[2] + GROWN_PX
-    return across and truth[1] - GROWN_PX <= y <= truth[3] + GROWN_PX
 
 
 def _inside(case: Case, found: Sequence[Found]) -> list[Found]:

@@ -9,6 +9,7 @@ from calibration.train.defects_data import TRAINING, TUNING
 from engines.defects import THRESHOLD, WORKING_POINT
 from engines.manifest import Manifest
 
+STRANGE = "left_out"  # ... and how many of them there were
 LEFT_OUT = "without_"  # figure of its row on unknown classes: which they were
 ABLATION = "ablation_"  # rows of the cascade's manifest
 
@@ -51,5 +52,6 @@ def unknown(manifest: Manifest | None) -> Unknown:
         if auroc is not None:
             left = [key.removeprefix(LEFT_OUT).replace("_", " ") for key in row if key.startswith(LEFT_OUT)]
             told = ", ".join(left) or "classes"
-            return Unknown(f"{manifest.label}, {name}", auroc, fpr, f"on {told}, left out of a training like it")
+            note = f"on {told}, left out of a training like it"
+            return Unknown(f"{manifest.label}, {name}", auroc, fpr, note, n=round(row.get(STRANGE, 0.0)))
     return Unknown(manifest.label, None, None, "its manifest tells nothing of classes left out")

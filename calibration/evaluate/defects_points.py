@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from calibration.evaluate.defects_outcome import Fate, Outcome
 from calibration.evaluate.defects_share import AFrame, Share, a_frame, share
 from calibration.evaluate.defects_truth import Split
+from calibration.train.defects_figures import LEAST
 
 RATES = (0.1, 0.01, 0.001)  # false alarms a frame of 512 x 512
-LEAST = 0.02  # confidence below which no find is kept
 VOUCHED = 3.0  # so many times 1 / rate frames without one tell with 95 % that the rate is held
 OWN = "clean layouts of the set"
 EVERY = "clean pictures of the set, with and without a layout"

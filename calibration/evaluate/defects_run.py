@@ -12,7 +12,6 @@ from calibration.evaluate.defects_methods import NO_CLASSES, Method, views
 from calibration.evaluate.defects_outcome import Fate, Outcome, Said, outcome
 from calibration.evaluate.defects_points import (
     EVERY,
-    LEAST,
     OWN,
     RATES,
     Halves,
@@ -25,6 +24,7 @@ from calibration.evaluate.defects_points import (
 )
 from calibration.evaluate.defects_precision import mean_precision
 from calibration.evaluate.defects_truth import Case, PictureSet, SetError, Split
+from calibration.train.defects_figures import LEAST
 
 MOST_SPOTS = 200  # of a curve
 

@@ -28,11 +28,11 @@ from calibration.evaluate.defects_truth import (
     checked,
 )
 from calibration.evaluate.scenes import LIST, PIXELS_M
+from calibration.train.defects_outside import BORDER_PX
 from engines.defects import CLASSES
 from engines.scene import Scene
 
 ENDING = "_SE.png"
-BORDER_PX = 3  # the simulation ends there: the outermost pixels are not what an instrument shows
 UNKNOWN = "unknown"  # a defect of no class that anybody taught
 ABOVE, BELOW = "above", "below"
 SPLITS = {  # group -> split

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from calibration.evaluate.defects_account import MethodRow, SetRow, SplitRow, Target
+from calibration.evaluate.defects_account import MethodRow, SetRow, SplitRow, Target, Unknown
 from calibration.evaluate.defects_latency import PRODUCT, Latency
 from calibration.evaluate.defects_points import PACKAGE, RATES, Point
 from calibration.evaluate.defects_share import Share
@@ -13,6 +13,8 @@ LEAF, PURITY = 0.95, 0.95
 COUNT_ERROR = 0.1
 STRICT_FRAMES = 3000
 P99_S = 0.1
+PARTED = 0.99  # of the pits and particles that height or shading can part
+AUROC = 0.95  # of the unknown against the known
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ SHIFTED = Asked("shifted", 0.95, 0.92)
 SIMULATOR = Asked("other simulator", 0.90, 0.85)
 
 
-def targets(sets: Sequence[SetRow], latency: Sequence[Latency]) -> tuple[Target, ...]:
-    """Of the method that serves, the last of cascade and detector, on every split; times last."""
+def targets(sets: Sequence[SetRow], latency: Sequence[Latency], unknown: Unknown) -> tuple[Target, ...]:
+    """Of the method that serves, the last of cascade and detector, on every split; the unknown and times last."""
     rows = [row for each in sets for split in each.splits for row in _split(each, split)]
-    return (*rows, *_times(latency))
+    return (*rows, _unknown(unknown), *_times(latency))
 
 
 def asked_of(kind: str, split: str) -> Asked | None:
@@ -52,6 +54,7 @@ def _split(of: SetRow, split: SplitRow) -> Iterator[Target]:
         yield _capture(served, asked, where)
         yield _precision(served, asked, where)
         yield from _leaves(served, where)
+        yield from _parted(served, where)
     if served.naming is not None and served.naming.count_error is not None:
         error = served.naming.count_error
         met = error.value <= COUNT_ERROR
@@ -119,6 +122,25 @@ def _leaves(served: MethodRow, where: str) -> Iterator[Target]:
             leaf = each.name.replace("_", " ")
             yield _share(f"{leaf}: captured and named, {where}", f">= {100 * LEAF:g} %", LEAF, each.end_to_end)
             yield _share(f"{leaf}: purity, {where}", f">= {100 * PURITY:g} %", PURITY, each.purity)
+
+
+def _parted(served: MethodRow, where: str) -> Iterator[Target]:
+    """Pit against particle, where the method says that it can tell; beside it how often it says that it cannot."""
+    naming = served.naming
+    if naming is None or not naming.undecided.n:
+        return
+    share = naming.undecided.value
+    note = "" if share is None else f"; of {naming.undecided.n} it calls {100 * share:.1f} % undecidable"
+    yield _share(f"pit against particle, {where}", f">= {100 * PARTED:g} %", PARTED, naming.parted, note=note)
+
+
+def _unknown(told: Unknown) -> Target:
+    """As the cascade's package measured it: the classes left out of a training are not left out of this one."""
+    name, wanted = "unknown against known, AUROC", f">= {AUROC:g}"
+    if told.auroc is None:
+        return Target(name, wanted, told.note, None, 0)
+    passed = "" if told.fpr_at_95 is None else f"; {100 * told.fpr_at_95:.0f} % pass where 95 % of the known do"
+    return Target(name, wanted, f"{told.auroc:.3f}{passed}", told.auroc >= AUROC, told.n)
 
 
 def _times(latency: Sequence[Latency]) -> Iterator[Target]:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset.outside import Picture as Read
+from calibration.train.defects_figures import FRAME_PX
 from engines.scene import Scene
 
-FRAME_PX = 512 * 512  # false alarms are counted on frames of this size
 HALF_PITCH, LEAST_PX, LEAST_SNR = 0.5, 6.0, 10.0  # of the defects that must be found: either size, and the signal
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1; the last two exclusive
@@ -68,6 +68,7 @@ class Case:
 
     @property
     def frames(self) -> float:
+        """Of 512 x 512: false alarms are counted by these."""
         return self.shape[0] * self.shape[1] / FRAME_PX
 
     @property

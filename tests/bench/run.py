@@ -20,7 +20,7 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import estimator, focus, models, overhead, start, throughput
+from tests.bench import estimator, focus, inspection, models, overhead, start, throughput
 
 Rows = list[dict[str, object]]
 PIPED = 120  # columns, where there is no terminal to ask
@@ -108,6 +108,19 @@ def models_table(rows: Rows) -> Table:
     return table
 
 
+def inspection_table(rows: Rows) -> Table:
+    aim = "aim: p99 of the frame 100 on two cores; nuisances: each find looked at again, and crops cut out"
+    table = _table("One frame to inspect: detector, reference, cascade, ms", aim)
+    table.add_column("stage")
+    for heading in ("shape", "threads", "finds", "p50", "p99", "processor time, p50"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        times = [_number(row.get(name), 1) for name in ("p50_ms", "p99_ms", "cpu_p50_ms")]
+        counts = [str(row[name]) for name in ("threads", "finds")]
+        table.add_row(str(row["models"]), str(row["stage"]), _shape(row), *counts, *times)
+    return table
+
+
 def start_table(rows: Rows) -> Table:
     table = _table("Process start of `beamside run` to READY, s", "aim: 1.5 on a CPU")
     for heading in ("starts", "p50", "max"):
@@ -145,14 +158,24 @@ def _shape(row: dict[str, object]) -> str:
 
 # --- the run ---
 
-PARTS: dict[str, tuple[Callable[[bool], Rows], Callable[[Rows], Table]]] = {
+Part = tuple[Callable[[bool], Rows], Callable[[Rows], Table]]
+PARTS: dict[str, Part] = {
     "overhead": (lambda quick: overhead.measure(500 if quick else overhead.FRAMES), overhead_table),
     "throughput": (lambda quick: throughput.measure(3 if quick else throughput.REPETITIONS), throughput_table),
     "estimator": (lambda quick: estimator.measure(1 if quick else estimator.REPEATS), estimator_table),
     "start": (lambda quick: start.measure(3 if quick else start.STARTS), start_table),
     "focus": (lambda quick: focus.measure(16 if quick else focus.EPISODES), focus_table),
     "models": (lambda quick: models.measure(10 if quick else models.RUNS), models_table),
+    "inspection": (lambda quick: inspection.measure(10 if quick else inspection.RUNS), inspection_table),
 }
+
+
+def parts(other: Path | None) -> dict[str, Part]:
+    """other: a models folder that is inspected with beside the shipped one."""
+    if other is None:
+        return PARTS
+    both = lambda quick: inspection.measure(10 if quick else inspection.RUNS, other)  # noqa: E731 - as the others
+    return PARTS | {"inspection": (both, inspection_table)}
 
 
 def main() -> None:
@@ -160,14 +183,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers there as well")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given several times")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="of packages to inspect with, beside the shipped")
     given = parser.parse_args()
+    if given.models is not None and not given.models.is_dir():
+        parser.error(f"--models {given.models}: no such folder")
     console, progress = Console(), Console(stderr=True)
     if not console.is_terminal:
         console = Console(width=PIPED)
     told: dict[str, object] = {"machine": machine()}
     console.print(*(f"{name}: {value}" for name, value in machine().items()), sep="\n", highlight=False)
     for name in given.only or PARTS:
-        measure, table = PARTS[name]
+        measure, table = parts(given.models)[name]
         before = load_average()
         with progress.status(f"measuring {name}"):
             rows = measure(given.quick)

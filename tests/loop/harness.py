@@ -26,7 +26,8 @@ from agent.clock import SystemClock
 from agent.commands.run import assemble, serve
 from agent.loop import Loop
 from agent.messages import Optics
-from agent.perceive import DefectModel, DepthModel, FocusModel, Perceiver
+from agent.models import DefectModel, DepthModel, FocusModel
+from agent.perceive import Perceiver
 from agent.settings import load
 from agent.wire import array1
 from calibration.twin.instrument import MicroscopeSettings

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from agent.errors import EngineError
 from agent.messages import Findings, Frame, Lane, Optics, Wanted
-from agent.perceive import INSPECTED_PX, Perceiver, shape_shown
+from agent.perceive import Perceiver
+from agent.pixels import INSPECTED_PX, shape_shown
 from engines import manifest
 from engines.autofocus import Autofocus
 from engines.begun import together

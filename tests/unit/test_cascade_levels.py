@@ -58,7 +58,7 @@ def test_what_noise_does_as_often_is_no_defect() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_m", "expected"), [(20e-9, "small"), (30e-9, "small"), (38e-9, "small"), (39e-9, "large"), (50e-9, "large")]
+    ("size_m", "expected"), [(20e-9, "small"), (30e-9, "small"), (39e-9, "small"), (41e-9, "large"), (50e-9, "large")]
 )
 def test_between_small_and_large_the_nearer_one_counts(size_m: float, expected: str) -> None:
     assert size_of(size_m, SIZES) == expected

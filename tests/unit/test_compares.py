@@ -322,4 +322,4 @@ def test_torch_is_given_as_many_channels_as_the_network_takes() -> None:
     assert yardstick.tensor_of("depth", picture).shape == (1, 1, 64, 64)
     for shown in (picture, np.stack([picture, picture])):
         reads = yardstick.torch_readers("defects", shown, cuda=False)
-        assert len(list(reads["contiguous"]())) == 3
+        assert len(list(reads["contiguous"]())) == 4

@@ -23,11 +23,12 @@ from agent.loop import inspection_s
 from agent.messages import NO_REFERENCE, Findings, Frame, Lane, Optics, ReferenceKind, ReferenceSource, Wanted
 from agent.perceive import Perceiver
 from engines import tiles
+from engines.cascade import load_cascade
 from engines.defects import DefectFinder
 from engines.load import load
 from engines.readings import Defects, FoundDefect
 from engines.scene import Levels, Scene, padded
-from tests.fakes import compares
+from tests.fakes import compares, judges
 from tests.fakes.models import Reads
 
 SHAPE = (200, 300)  # pads to 224 x 320
@@ -180,6 +181,53 @@ def test_a_model_that_does_not_compare_costs_no_reference() -> None:
     assert "reference" not in seen.took_s
 
 
+def asks(perceiver: Perceiver, pixels: NDArray[np.uint8] | None = None, **wanted: Any) -> Findings:
+    frame = Frame(
+        number=1,
+        pixels=spoilt(lines()) if pixels is None else pixels,
+        optics=Optics(pixel_size_m=2e-9),
+        lane=Lane.INSPECT,
+        received_ns=0,
+    )
+    return perceiver.look(frame, Wanted(inspection=True, **wanted))
+
+
+class Empty(Beholds):
+    """... and finds nothing."""
+
+    def read(self, *told: Any, **more: Any) -> Defects:
+        super().read(*told, **more)
+        return ()
+
+
+def test_finds_that_a_recipe_looks_at_again_are_compared_though_the_model_compares_nothing() -> None:
+    model = Beholds(wants=False)
+    seen = asks(Perceiver(None, None, model), nuisances=True)
+    assert model.shown[0][1] is None and seen.took_s["reference"] > 0.0
+    own = compared(spoilt(lines()), ReferenceSource()).reference
+    assert seen.shown is not None and seen.shown.reference is not None and own is not None
+    np.testing.assert_array_equal(seen.shown.reference, own)
+
+
+def test_a_cascade_judges_beside_a_reference_though_the_model_compares_nothing(tmp_path: Path) -> None:
+    judges.package(tmp_path)
+    cascade = load_cascade(tmp_path)
+    told = []
+    for source in (NONE, ReferenceSource()):
+        seen = asks(Perceiver(None, None, Beholds(wants=False), cascade=cascade), reference=source)
+        assert seen.defects is not None
+        told.append(seen.defects[0].levels[0].probability)
+    assert told == pytest.approx([judges.ALONE, judges.BESIDE], abs=1e-3)
+
+
+def test_without_a_find_nothing_is_compared_unless_a_recipe_counts_on_it() -> None:
+    perceiver = Perceiver(None, None, Empty(wants=False))
+    assert "reference" not in asks(perceiver, nuisances=True).took_s
+    for pixels in (None, NOISE):  # whether the flag stands must not hang on whether there are finds
+        seen = asks(perceiver, pixels, nuisances=True, reference=SELF)
+        assert "reference" in seen.took_s and (seen.unreferenced is None) is (pixels is None)
+
+
 def test_a_blank_frame_is_neither_read_nor_compared(finder: DefectFinder) -> None:
     seen = look(Perceiver(None, None, finder), SELF, np.full(SHAPE, 90, np.uint8))
     assert seen.unseen is not None and seen.defects is None and "reference" not in seen.took_s
@@ -291,7 +339,7 @@ def test_a_large_picture_is_compared_tile_by_tile(
         assert boxes(row.defects) == {BOX} and row.unreferenced is msgspec.UNSET
     parts = Beside(whole, golden(lines((700, 990))))
     for tile in cut((704, 1024), largest_px=1, side_px=480):
-        assert parts.of(tile) is None
+        assert parts.of(tile).reference is None
     assert parts.missing is not None and parts.missing.startswith("the golden frame is 990x700, the frame 1000x700")
 
 
@@ -299,6 +347,6 @@ def test_it_is_told_in_how_many_tiles_there_was_nothing_to_compare_with() -> Non
     half = np.hstack([lines((480, 480)), np.random.default_rng(3).integers(20, 230, (480, 512), np.uint8)])
     beside = Beside(half, SELF)
     found = [beside.of(tile) for tile in tiles.tiles(half.shape, largest_px=1, side_px=480)]
-    without = sum(each is None for each in found)
+    without = sum(each.reference is None for each in found)
     assert 0 < without < len(found)
     assert beside.missing is not None and beside.missing.startswith(f"in {without} of {len(found)} tiles nothing")

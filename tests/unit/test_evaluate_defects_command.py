@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
@@ -21,12 +22,13 @@ from calibration.evaluate.defects_methods import Tree, judged, views
 from calibration.evaluate.defects_outcome import Found
 from calibration.evaluate.defects_package import seen_in_training, unknown
 from calibration.evaluate.defects_sets import open_set
+from calibration.evaluate.defects_targets import targets
 from calibration.train.defects_data import TRAINING
 from engines import manifest
-from engines.cascade import Cascade
+from engines.cascade import Cascade, load_cascade
 from engines.cascade_levels import EITHER, Judged, Level
 from engines.load import MODELS
-from tests.fakes import compares, defect_sets
+from tests.fakes import compares, defect_sets, judges
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DEADLINE_S = 120.0
@@ -148,6 +150,8 @@ def test_a_person_gets_tables_and_what_was_left_out(models: Path, tmp_path: Path
     assert result.exit_code == 0
     for word in ("detector without reference", "template difference", "leaf by leaf", "missed", "10 for 0.1"):
         assert word in result.stdout
+    for word in ("captured by size and signal", "matched-filter SNR", "a name that is right in 95 of 100", "AUROC"):
+        assert word in result.stdout
 
 
 def test_the_shipped_package_is_used_where_none_is_given(tmp_path: Path) -> None:
@@ -203,6 +207,24 @@ def test_the_unknown_are_told_from_the_cascades_manifest() -> None:
     assert unknown(None).auroc is None
     bare = manifest.read(MODELS / "defects")[0]
     assert "nothing of classes left out" in unknown(bare).note
+    row = {"auroc": 0.97, "fpr_at_95": 0.2, "left_out": 321.0, "without_scratch": 1.0, "without_residue": 1.0}
+    told = unknown(msgspec.structs.replace(bare, metrics={"unknown": row}))
+    assert (told.auroc, told.fpr_at_95, told.n) == (0.97, 0.2, 321)
+    assert told.note == "on scratch, residue, left out of a training like it"
+    (target, *_) = targets([], [], told)
+    assert (target.measured, target.met, target.n) == ("0.970; 20 % pass where 95 % of the known do", True, 321)
+    assert targets([], [], unknown(None))[0].met is None
+
+
+def test_a_picture_is_judged_beside_its_reference_and_with_its_pitch(tmp_path: Path) -> None:
+    judges.package(tmp_path)
+    cascade = load_cascade(tmp_path)
+    assert cascade is not None
+    (picture, *_) = open_set(defect_sets.scenes(tmp_path / "s"), read_picture).read()
+    seen = views(picture)
+    assert seen.pitch_px == pytest.approx(defect_sets.PITCH_PX, abs=0.5)
+    (kept,) = judged(Tree(cascade, None), seen, [Found("pit", 0.9, (40.0, 56.0, 52.0, 68.0))])
+    assert (kept.name, kept.confidence) == ("bridge", 0.9)
 
 
 def test_windows_and_colours_of_what_went_wrong() -> None:

@@ -1,33 +1,12 @@
 """The cascade's word in the messages: names, paths and levels; what is no defect is left out."""
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from agent.judging import judged
 from agent.messages import Defect
 from agent.wire.outbound import plain
-from engines.cascade import Beside, Judged, Sizes
+from engines.cascade import Judged
 from engines.cascade_levels import Level
-from engines.readings import FoundDefect
-
-IMAGE = np.zeros((64, 64), np.uint8)
-SIZES = Sizes(10e-9, 20e-9)
-
-
-class Scripted:
-    """A cascade that says what it was told to."""
-
-    name = "cascade@0000"
-
-    def __init__(self, *answers: Judged) -> None:
-        self.answers, self.asked = answers, []
-
-    def judge(
-        self, image: NDArray[np.uint8], found: tuple[FoundDefect, ...], *, beside: Beside, sizes: Sizes | None
-    ) -> tuple[Judged, ...]:
-        self.asked.append((found, sizes))
-        return self.answers
 
 
 def defect(number: int) -> Defect:
@@ -41,22 +20,20 @@ NOTHING = Judged("not_defect", ("not_defect",), (Level("defect", "not_defect", 0
 
 
 def test_a_defect_takes_name_path_levels_and_size_and_keeps_the_rest() -> None:
-    cascade = Scripted(LEAF)
-    (told,) = judged(cascade, (defect(0),), IMAGE, beside=Beside(), sizes=SIZES)
+    (told,) = judged([defect(0)], [LEAF])
     assert (told.name, told.path, told.size_m) == ("break", ("defect", "small", "break"), 8e-9)
     assert (told.confidence, told.height_m, told.box_px) == (0.8, 2e-9, defect(0).box_px)
     assert list(plain(told)["levels"]) == [{"level": "leaf", "said": "break", "probability": 0.9}]
-    assert cascade.asked == [((FoundDefect("bridge", 0.8, defect(0).box_px),), SIZES)]
 
 
 def test_what_is_no_defect_is_left_out_and_the_others_keep_their_own_answers() -> None:
-    told = judged(Scripted(LEAF, NOTHING, STRANGE), tuple(map(defect, range(3))), IMAGE, beside=Beside())
+    told = judged([defect(number) for number in range(3)], [LEAF, NOTHING, STRANGE])
     assert [each.box_px[0] for each in told] == [0.0, 2.0]
     assert told[1].path == ("defect", "unknown")
 
 
 def test_an_unknown_is_of_class_other_for_the_list_of_classes_is_closed() -> None:
-    (told,) = judged(Scripted(STRANGE), (defect(0),), IMAGE, beside=Beside())
+    (told,) = judged([defect(0)], [STRANGE])
     assert told.name == "other"
     assert told.levels[0].said == "unknown"
 

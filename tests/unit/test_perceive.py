@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.messages import Findings, Frame, Lane, Optics, Wanted
-from agent.perceive import SAMPLED_ROWS, SOURCES, Perceiver, eight_bits, mean_and_spread, saturated_share, some_rows
+from agent.messages import SOURCES, Findings, Frame, Lane, Optics, Wanted
+from agent.perceive import Perceiver
+from agent.pixels import SAMPLED_ROWS, eight_bits, mean_and_spread, saturated_share, some_rows
 
 RNG = np.random.default_rng(5)
 NOISE = RNG.integers(20, 230, (512, 640), np.uint8)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from agent.control.dose import electrons_per_pixel
 from agent.errors import EngineError
 from agent.messages import Findings, Frame, Lane, Optics, Wanted
-from agent.perceive import INSPECTED_PX, Perceiver, scene_of
+from agent.perceive import Perceiver
+from agent.pixels import INSPECTED_PX, scene_of
 from engines.cascade import Beside, Judged, Sizes
+from engines.defects import SEEN
 from engines.errors import DeviceLostError, InferenceError
 from engines.outputs import check_finite
 from engines.readings import Defects, FocusReading, FoundDefect, Relief
@@ -106,11 +108,13 @@ class Judges:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.asked = error, list[tuple[NDArray[np.uint8], Beside, Sizes | None]]()
+        self.found: tuple[FoundDefect, ...] = ()
 
     def judge(
         self, image: NDArray[np.uint8], found: tuple[FoundDefect, ...], *, beside: Beside, sizes: Sizes | None
     ) -> tuple[Judged, ...]:
         self.asked.append((image, beside, sizes))
+        self.found = found
         if self.error is not None:
             raise self.error
         no, small = Judged("not_defect", ("not_defect",), (), None), ("defect", "small", "bridge")
@@ -127,6 +131,13 @@ def test_what_is_found_goes_down_the_cascade_on_the_picture_as_it_was_with_the_r
     assert beside.relief is not None and beside.relief.height_px.shape == SHAPE
     assert beside.scene.pixel_size_m == 2e-9
     assert "judges@4" in perceiver.models and "cascade" in seen.took_s
+
+
+def test_what_the_detector_saw_at_a_find_reaches_the_judge() -> None:
+    judges, saw = Judges(), tuple(float(number) for number in range(SEEN))
+    finds = Finds(FoundDefect("pit", 0.9, (46.0, 46.0, 54.0, 54.0), saw), pit(148, 50))
+    look(Perceiver(None, None, finds, cascade=judges))
+    assert [each.seen for each in judges.found] == [saw, ()]
 
 
 def test_a_cascade_that_fails_is_named_and_one_without_finds_is_not_asked() -> None:

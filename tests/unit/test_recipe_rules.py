@@ -124,9 +124,10 @@ def test_a_crop_lies_in_the_picture_and_is_a_copy(box: Box) -> None:
 
 def test_a_region_beyond_the_frame_and_a_threshold_that_is_not_the_one_asked_for_are_told() -> None:
     recipe = known(regions=(Region(box_px=(0, 0, 97, 64), do="inspect"),))
-    assert "[0, 0, 97, 64]" in misfit(recipe, findings()) and "96x64" in misfit(recipe, findings())
+    said = misfit(recipe, frame(), findings())
+    assert "[0, 0, 97, 64]" in said and "96x64" in said
     doubtful = Recipe(name="via-2", doubt="measured with another model")
-    assert misfit(doubtful, findings()) == "recipe via-2: measured with another model"
+    assert misfit(doubtful, frame(), findings()) == "recipe via-2: measured with another model"
     inspection = Inspection()
     edges = [
         (flag.code, flag.state, flag.detail)

@@ -1,5 +1,6 @@
 """A frame without its defects, from its own repetition or from another die."""
 
+import math
 from itertools import pairwise
 
 import cv2
@@ -11,6 +12,7 @@ from calibration.train import defects_data
 from calibration.train.defects_data import Recipe
 from calibration.twin.inspection import inspected_frame
 from engines.reference import GoldenError, golden_reference, repetition, self_reference
+from engines.reference_copies import _copy
 
 Picture = NDArray[np.uint8]
 SHAPE = (256, 320)
@@ -108,6 +110,17 @@ def test_a_self_reference_shows_what_was_put_into_lines_and_holes_of_the_twin() 
     assert np.median(ratios) > 1.5
 
 
+@pytest.mark.parametrize("move", [(7.0, -3.0), (-7.3, 4.6), (0.0, 12.5), (30.25, 0.0), (-0.4, -0.6)])
+def test_a_moved_copy_is_what_a_warp_makes_of_it_but_for_rounding(move: tuple[float, float]) -> None:
+    image = noisy(holes(18.0), 3)
+    matrix = np.array([[1.0, 0.0, move[0]], [0.0, 1.0, move[1]]])
+    warped = cv2.warpAffine(image, matrix, image.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    x, y = (math.ceil(abs(by)) for by in move)
+    rows, columns = slice(y, image.shape[0] - y), slice(x, image.shape[1] - x)
+    off = _copy(image, *move)[rows, columns].astype(int) - warped[rows, columns]
+    assert np.abs(off).max() <= 2  # grey levels: a warp knows 32 steps between two pixels
+
+
 def test_a_golden_frame_is_moved_onto_the_picture_and_given_its_levels() -> None:
     whole = inspected_frame("logic", (320, 400), seed=6, defects=0).pixels.astype(np.float64)
     image = noisy(whole[20:276, 30:350], 7)
@@ -116,6 +129,15 @@ def test_a_golden_frame_is_moved_onto_the_picture_and_given_its_levels() -> None
     off = moved[16:-16, 16:-16].astype(float) - whole[36:260, 46:334]
     assert abs(float(off.mean())) < 4.0
     assert np.corrcoef(moved[16:-16, 16:-16].ravel(), whole[36:260, 46:334].ravel())[0, 1] > 0.8
+
+
+def test_a_pattern_that_is_half_bright_and_half_dark_keeps_its_levels() -> None:
+    """Its middle grey lies between the two, and a few pixels would move a median from the one to the other."""
+    image, other = noisy(bars(16.0), 1), noisy(bars(16.0), 2)
+    spoilt = image.copy()
+    spoilt[100:120, 100:120] = 250  # a hundredth of the frame
+    off = golden_reference(spoilt, other).astype(float) - image
+    assert abs(off.mean()) < 2.0  # grey levels
 
 
 def test_a_golden_frame_of_another_size_or_place_is_refused_with_both_said() -> None:
