@@ -8,8 +8,9 @@ from dataclasses import replace
 import msgspec
 
 from agent import flags
-from agent.control import actuator, focus, inspecting
+from agent.control import actuator, focus, inspecting, returning
 from agent.control.admission import PASSED_OVER, Stream, follow, standing_reason
+from agent.control.backlash import Play
 from agent.control.belief import Belief, learned
 from agent.control.dose import nothing_seen
 from agent.control.envelope import Move, gate
@@ -20,6 +21,7 @@ from agent.control.inspecting import Told
 from agent.control.inspection import Inspection, uninspected
 from agent.control.mode import ModeState, begin, next_mode
 from agent.control.pace import Pace
+from agent.control.probing import half_depth_m
 from agent.control.recipe import Recipe
 from agent.control.standing import Standing
 from agent.control.steering import Steering, acknowledge
@@ -80,9 +82,11 @@ class Decider:
         self._began_ns: int | None = None
         self._yield_until_ns = 0
         self._intruded_ns: int | None = None
-        self._way_back: Wish | None = None  # told with the next frame: its epochs are what a controller compares
+        self._way_back: tuple[Wish, ...] = ()  # each told with the next frame: a controller compares its epochs
         self._blind = 0  # frames in a row that show nothing, in the middle of a routine
         self._left_m: float | None = None  # the working distance that the routine under way goes back to
+        self._stood: Play | None = None  # the lens, when it was last at a place that is gone back to
+        self._detail = ""  # of what the routine holds for, where more is known than the reason
         self._converged_score: float | None = None
         self._belief: Belief | None = None  # of focus, for other scenes
         self._lost = self._issued = 0
@@ -163,9 +167,9 @@ class Decider:
     def _new_scene(self, frame: Frame, *, fresh: bool) -> None:
         self._reference_m = None
         self.standing.only(lambda code: not flags.CONDITIONS[code].latched)
-        self.steering, self._way_back = self.steering.cancelled(), None
+        self.steering, self._way_back = self.steering.cancelled(), ()
         if fresh or self.routine.phase is Phase.HELD:
-            self.routine, self._left_m = focus.begin(), None
+            self.routine, self._left_m, self._stood = focus.begin(), None, None
             self._converged_score = None
         else:
             self.routine = focus.forget_scene(self.routine)
@@ -193,7 +197,7 @@ class Decider:
         self._yield_until_ns = now_ns + round(self.terms.operator_yield_s * 1e9)
         self._left_m = None
         self.standing.put("operator", flags.CONDITIONS["operator"].advice)
-        self.steering, self._way_back = self.steering.cancelled(), None
+        self.steering, self._way_back = self.steering.cancelled(), ()
         if self.routine.phase is not Phase.HELD:  # a hand on the knob does not answer what the routine gave up for
             self.routine = self.routine.anew(Phase.MEASURING, self.routine.evidence)
 
@@ -258,7 +262,7 @@ class Decider:
         self.standing.drop("operator")
         self.standing.drop("lease_expired")
         self._yield_until_ns = 0
-        self.steering, self._way_back, self._left_m = self.steering.cancelled(), None, None
+        self.steering, self._way_back, self._left_m = self.steering.cancelled(), (), None
         self.routine = self.routine.anew(Phase.MEASURING)
         self.exposing.forget()
 
@@ -270,13 +274,21 @@ class Decider:
             return
         self.steering, trouble = acknowledge(was, ack)
         if ack.suggestion == was.out and ack.outcome in MOVED:
+            self._pushed(self.steering.expected_m)
             self.stream = self.stream.acknowledged(ack.optics_epoch, ack.t_settled_ns)
         if trouble == "operator":
             self._yield(now_ns)
         elif trouble is not None:
+            self._way_back = ()
             if trouble in GO_BACK and self.routine.phase is not Phase.HELD:
-                self._way_back = focus.give_up(self.routine, trouble, self._rules())[1]
+                self._way_back = self._ways(focus.give_up(self.routine, trouble, self._rules())[1])
             self._hold_routine(trouble, f"suggestion {ack.suggestion}: {ack.outcome.value}")
+
+    def _pushed(self, commanded_m: float | None) -> None:
+        """The lens went, whether or not a frame of it comes to be evidence."""
+        play = self.routine.play
+        if play is not None and commanded_m is not None:
+            self.routine = replace(self.routine, play=play.after(commanded_m))
 
     def _pass_time(self, now_ns: int) -> None:
         """Leases lapse, yields end, streams go stale."""
@@ -363,8 +375,9 @@ class Decider:
         self._report_stream(frame, findings, now_ns)
         if self._reason in PASSED_OVER or self._contradicts(frame, now_ns):
             return None
-        if self._way_back is not None and self._reason is None:
-            back, self._way_back = self._way_back, None
+        if self._way_back and self._arrived(frame):
+            back, *others = self._way_back
+            self._way_back = tuple(others)
             return back
         self.exposing.look(frame.optics, findings, self.routine)
         if findings.evidence is None:
@@ -383,7 +396,7 @@ class Decider:
             instrument=self._instrument(findings),
             rules=self._rules(),
         )
-        wish = self._doubted(wish, was, frame)
+        wish = self._approached(self._doubted(wish, was, frame))
         under_way = self.routine.phase in (Phase.PROBING, Phase.VERIFYING)
         self._left_m = self.routine.restore_to if under_way else None
         if self.routine.phase is Phase.CONVERGED and self.routine.estimate is not None:
@@ -404,6 +417,29 @@ class Decider:
         back = gate(replace(now, working_distance_m=left_m, limits=()), now, left_m, self.terms.envelope)
         return Wish(Kind.RESTORE, back, reason)
 
+    def _approached(self, wish: Wish | None) -> Wish | None:
+        """What may be gone back to is noted; a way back takes the play up, its second move told with the next frame."""
+        routine = self.routine
+        if routine.at is not None and routine.restore_to == routine.at.working_distance_m:
+            self._stood = routine.play
+        if wish is None or wish.kind is not Kind.RESTORE:
+            return wish
+        first, *others = self._ways(wish)
+        self._way_back = tuple(others)
+        return first
+
+    def _ways(self, wish: Wish | None) -> tuple[Wish, ...]:
+        if wish is None:
+            return ()
+        routine, known = self.routine, self.terms
+        h = half_depth_m(routine, known.instrument) if routine.evidence else 0.0
+        return returning.ways(wish, routine, stood=self._stood, h=h, envelope=known.envelope)
+
+    def _arrived(self, frame: Frame) -> bool:
+        """Does the frame show the optics as the last suggestion left them?"""
+        steering = self.steering
+        return self._reason is None and steering.out is None and not steering.before(frame.optics.optics_epoch)
+
     def _doubted(self, wish: Wish | None, was: Routine, frame: Frame) -> Wish | None:
         """Say of an end of the routine what only the header or the certificate can tell."""
         routine = self.routine
@@ -418,6 +454,7 @@ class Decider:
         back_m = routine.verified_m  # a lens that stands where it should stays there
         if fault.place_m != newest.working_distance_m and home_m is not None:
             back_m = actuator.way_back_m(home_m, newest, fault)
+        self._detail = fault.detail
         self.routine, back = focus.give_up(replace(routine, verified_m=back_m), fault.code, self._rules())
         return back
 
@@ -479,7 +516,9 @@ class Decider:
         # Without steering every good frame is judged anew: what was given up for an earlier one is over.
         self.standing.only(lambda code: code == held or not flags.CONDITIONS[code].latched)
         if held is not None:
-            self.standing.put(held, flags.CONDITIONS[held].advice)
+            self.standing.put(held, self._detail or flags.CONDITIONS[held].advice)
+        else:
+            self._detail = ""
         return wish
 
     def _watch_for_loss(self, findings: Findings) -> None:
@@ -514,8 +553,11 @@ class Decider:
         back = wish.kind in (Kind.RESTORE, Kind.ACQUIRE)
         if self.standing.reason is not None and not back:
             return None
-        number = self._sent(wish.kind, wish.move, frame, now_ns)
-        return focus_suggestion(number, wish, self.routine, now=where(frame.optics), valid_for_s=self._valid_for_s())
+        number, now = self._sent(wish.kind, wish.move, frame, now_ns), where(frame.optics)
+        at, routine = self.routine.at, self.routine
+        if at is not None and abs(at.working_distance_m - now.working_distance_m) > EVIDENT_M:
+            routine = replace(routine, evidence=())  # of another place: a second move back is told from this one
+        return focus_suggestion(number, wish, routine, now=now, valid_for_s=self._valid_for_s())
 
     def _expose(self, frame: Frame | None, findings: Findings | None, now_ns: int) -> Suggestion | None:
         """Brightness and contrast, where the optics are left alone."""

@@ -110,7 +110,10 @@ def fused(found: Estimate, prior: Prior, instrument: Instrument, stigmators: tup
     z = found.working_distance_m - focus_m
     p_wrong = min(found.p_wrong_direction or 0.0, 0.5 * erfc(abs(z) / (sigma_m * sqrt(2.0))))
     better = replace(found, defocus_m=z, sigma_m=sigma_m, p_wrong_direction=p_wrong)
-    return _stigmation(better, prior, instrument, stigmators)
+    better = _stigmation(better, prior, instrument, stigmators)
+    # No more than both doubts at once, whatever frames on their own leave open of their sum.
+    most_m = sigma_m + (better.sigma_astigmatism_m or 0.0)
+    return replace(better, sigma_total_m=min(found.sigma_total_m or most_m, most_m))
 
 
 def _stigmation(found: Estimate, prior: Prior, instrument: Instrument, stigmators: tuple[float, float]) -> Estimate:

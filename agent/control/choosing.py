@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import hypot
 
-from agent.control.estimate import Estimate, Instrument, Solved, estimate, solved
+from agent.control.estimate import Estimate, Instrument, Solved, distinct, estimate, solved
 from agent.messages import Evidence
 from calibration.optics import half_depth_of_focus_m
 
@@ -31,8 +31,6 @@ def estimated(
         found, known = solved(used, instrument)
     else:
         found = far
-    if found.sigma_m is not None:
-        found = replace(found, sigma_m=hypot(found.sigma_m, *(e.place_sigma_m for e in used)))
     if found.answered and _unlike(found, blur_px):
         return replace(found, reason="ambiguous"), None
     return found, known
@@ -40,18 +38,18 @@ def estimated(
 
 def near(evidence: Sequence[Evidence], last: Estimate | None) -> tuple[Evidence, ...]:
     """The evidence without what is far from where focus was last believed to be, or whose place is in doubt, as long
-    as enough is left."""
+    as enough is left: three places, for two do not tell the angle."""
     focus_m = None if last is None or not last.answered else last.in_focus_working_distance_m
     if last is None or focus_m is None or last.half_depth_of_focus_m is None:
         return tuple(evidence)
     h = last.half_depth_of_focus_m
     close = [e for e in evidence if abs(e.working_distance_m - focus_m) < NEAR_H * h]
     sure = [e for e in close if e.place_sigma_m < SURE_PLACE_H * h]
-    for chosen in (sure, close):
-        chosen += [e for e in evidence[-1:] if all(e is not other for other in chosen)]
-        places = [e.working_distance_m for e in chosen]
-        if max(places) - min(places) > APART_H * h:
-            return tuple(chosen)
+    choices = [[*some, *(e for e in evidence[-1:] if all(e is not other for other in some))] for some in (sure, close)]
+    for places in (3, 2):
+        for chosen in choices:
+            if len(distinct([e.working_distance_m for e in chosen], APART_H * h)) >= places:
+                return tuple(chosen)
     return tuple(evidence)
 
 

@@ -17,6 +17,7 @@ from agent.messages import Evidence
 Real = NDArray[np.float64]
 
 RING, RINGS, SECTORS = 0.05, 9, 4  # cycles per pixel; bins of hundreds of samples
+ALL = slice(None)
 GAIN = 0.1  # of the power, that charging or a detector may change between two frames
 UNLIKE = 3.0  # mean square of the bins, in units of what is expected: 0.3 to 2.1 for two looks at one place
 HALF_WAY = 0.05  # of a probe, beside its sigma: what a picture from before it is told apart from focus half-way by
@@ -40,9 +41,9 @@ def differ(one: Evidence, other: Evidence) -> bool:
     power = [_power(e) for e in (one, other)]
     samples = one.independent * len(one.spectra) * cells().count
     signal = np.maximum((power[0] + power[1]) / 2.0 - 1.0, 0.0)
-    apart = _in_bins(samples * (power[0] - power[1]))
-    chance = _in_bins(2.0 * samples * (2.0 * signal + 1.0))
-    tolerated = (GAIN * _in_bins(samples * signal)) ** 2
+    apart = in_bins(samples * (power[0] - power[1]))
+    chance = in_bins(2.0 * samples * (2.0 * signal + 1.0))
+    tolerated = (GAIN * in_bins(samples * signal)) ** 2
     return float(np.mean(apart**2 / (chance + tolerated))) > UNLIKE
 
 
@@ -51,9 +52,9 @@ def _power(e: Evidence) -> Real:
     return cells().mean(np.asarray((np.abs(e.spectra) ** 2).mean(axis=0) / e.noise, np.float32))
 
 
-def _in_bins(values: Real) -> Real:
-    """Sums over rings and sectors: enough of them for a blur that is not round."""
-    fx, fy = cells().fx, cells().fy
+def in_bins(values: Real, of: slice | NDArray[np.intp] = ALL) -> Real:
+    """Sums over rings and sectors: enough of them for a blur that is not round. of: the cells that are given."""
+    fx, fy = cells().fx[of], cells().fy[of]
     ring = np.minimum((np.hypot(fx, fy) / RING).astype(np.intp), RINGS - 1)
     sector = ((np.arctan2(fy, fx) / np.pi + 0.5) * SECTORS).astype(np.intp) % SECTORS
     return np.asarray(np.bincount(ring * SECTORS + sector, weights=values, minlength=RINGS * SECTORS), np.float64)

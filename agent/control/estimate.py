@@ -11,6 +11,7 @@ from math import erfc, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.control.doubt import Fitted, of_angle, of_places, widest
 from agent.control.likelihood import Column, Hypothesis, Scene, View, detected_nats
 from agent.control.outliers import MOST, odd, only
 from agent.control.patchwise import Patchwise
@@ -30,14 +31,16 @@ FEW_CELLS = 12  # cells of the spectrum with an object in them, below which ther
 WRONG_SIDE = 0.02  # posterior share on the other side of focus that is too much to answer
 # Windows mix what the model keeps apart, so the likelihood speaks too loud: measured scatter squared over curvature.
 TEMPER = 5.0
-# Where nearly all of a picture runs one way, the little that does not decides between defocus and astigmatism, and
-# it is as much model error as signal: by so much louder still, from that share on.
-ONE_WAY, ONE_WAY_POWER = 0.3, 6.0
+# What a sigma is told by: with its noise coloured and its rows displaced as they are, a picture alike in all
+# directions errs by less than the temper allows for. Where it runs one way, the little that does not decides between
+# defocus and astigmatism, and is as much model error as signal: louder from that share on.
+LOUD, ONE_WAY, ONE_WAY_POWER = 3.2, 0.10, 2.0
 STUCK_NATS, STUCK_SHARE = 100.0, 0.005  # by which a lens that stayed must explain the frames better: models err too
 UNMOVED_H = 1.5  # of h: working distances closer than this make pictures that are alike
 ALPHA_GRID_RAD = np.geomspace(1e-3, 30e-3, 9)
 ALPHA_COARSE = 0.25  # spread of its logarithm after that grid
-ALPHA_LEAST = 0.05  # relative error of any certificate's angle, whatever it says
+ALPHA_LEAST = 0.02  # relative error of any certificate's angle, whatever it says: lenses are turned between two of them
+STRAYED = 2.0  # times that, by which it may be off without saying that something is wrong
 ALPHA_WELL_KNOWN = 0.06  # relative: one climb finds it then
 # Lines all one way cannot tell astigmatism from defocus: a weak belief that columns are stigmated to about h decides.
 ASTIGMATISM_H = 0.5
@@ -83,6 +86,10 @@ class Estimate:
     frames: tuple[int, ...] = ()
     slope: tuple[float, float] | None = None  # m of defocus per m along x and y; None: level as far as it can tell
     patches_used: float = 1.0  # share of the field's patches; the others did not go with them
+    # Of z and astigmatism together, in the direction that the frames tell least of.
+    sigma_total_m: float | None = None
+    # What defocus moves by, per relative error of an angle that was not fitted; 0 where it was.
+    angle_m: float = 0.0
 
     @property
     def answered(self) -> bool:
@@ -390,7 +397,7 @@ class _Search:
         """Minus the logarithm of the prior, as loud as one frame's word that is not tempered."""
         total = 0.5 * float(theta[1] ** 2 + theta[2] ** 2) / ASTIGMATISM_H**2
         if self.fit_alpha and self.instrument.alpha_rad is not None:
-            total += float(np.log1p((theta[3] / self._alpha_spread) ** 2))  # far tails: certificates can be wrong
+            total += float(np.log1p(0.5 * (theta[3] / self._alpha_spread) ** 2))  # far tails: certificates can be wrong
         if self.gains:
             total += float(np.log1p((theta[4:] / self.instrument.gain_sigma) ** 2).sum())
         return total
@@ -409,7 +416,7 @@ class _Search:
         belief = 1.0 / ASTIGMATISM_H**2
         alpha = 0.0
         if self.instrument.alpha_rad is not None and self.instrument.alpha_sigma_rad > 0.0:
-            alpha = 2.0 / (self._alpha_spread**2 + float(theta[3]) ** 2)
+            alpha = 2.0 / (2.0 * self._alpha_spread**2 + float(theta[3]) ** 2)
         gains: Real | list[float] = 2.0 / (self.instrument.gain_sigma**2 + theta[4:] ** 2) if self.gains else []
         return TEMPER * np.array([1e-4, belief, belief, alpha, *gains])
 
@@ -446,12 +453,10 @@ class _Search:
         half = half_depth_of_focus_m(self.reference.pixel_size_m, alpha, self.instrument.fw50_m)
         weights = _weights(best, rivals)
         spread = sum(w * (m.theta[0] - best.theta[0]) ** 2 for w, m in zip(weights, rivals, strict=True))
-        loud = TEMPER * (1.0 + (self.scene.one_way() / ONE_WAY) ** ONE_WAY_POWER)
-        variance = (loud * best.covariance[:3, :3] + np.diag([spread, 0.0, 0.0])) * self.h**2
-        systematic = float(np.hypot(SYSTEMATIC_H * half + SYSTEMATIC_OF_Z * abs(z), self._sigma_of_alpha(z)))
-        systematic = float(np.hypot(systematic, self._sigma_of_way(z)))
-        sigma = float(np.hypot(np.sqrt(variance[0, 0]), systematic))
-        sigma_a = float(np.hypot(self._sigma_of_astigmatism(best, loud), systematic))
+        covariance, angle = self._covariance(best, half)
+        covariance += np.diag([spread, 0.0, 0.0])
+        sigma = self.h * float(np.sqrt(covariance[0, 0]))
+        sigma_a = self.h * float(np.sqrt(0.5 * (covariance[1, 1] + covariance[2, 2])))
         other_side = sum(w for w, m in zip(weights, rivals, strict=True) if m.theta[0] * best.theta[0] < 0)
         p_wrong = min(1.0, 0.5 * erfc(abs(z) / (sigma * sqrt(2.0))) + other_side)
         self.best = best
@@ -466,37 +471,62 @@ class _Search:
         frames = tuple(e.frame for e in self.evidence)
         where = self.reference.working_distance_m
         found = Estimate(where, z, sigma, (ax, ay), sigma_a, p_wrong, alpha, half, None, frames)
+        found = replace(found, sigma_total_m=self.h * widest(covariance), angle_m=self.h * angle)
         return found if best.slope_h_per_px is None else replace(found, slope=self._slope(best.slope_h_per_px))
 
     def _slope(self, h_per_px: tuple[float, float]) -> tuple[float, float]:
         first = self.reference
         return h_per_px[0] * self.h / first.pixel_size_m, h_per_px[1] * self.h / first.pixel_size_y_m
 
-    def _sigma_of_way(self, z_m: float) -> float:
-        """What the model errs by over the way from the second nearest frame to focus."""
-        ways = sorted(abs(z_m + view.offset_m) for view in self.scene.views)
-        way_h = ways[1] / self.h
-        return self.h * float(np.hypot(SYSTEMATIC_OF_WAY * way_h, (way_h / FAR_WAY_H) ** 2))
-
-    def _sigma_of_astigmatism(self, best: _Mode, loud: float) -> float:
-        """By the frames, with a belief in a stigmated column that is weaker than the one that chose the answer."""
+    def _covariance(self, best: _Mode, half_m: float) -> tuple[Real, float]:
+        """Of z, ax, ay, h squared: what the frames leave open, what was taken as known, what the model errs by. And
+        what z moves by, per relative error of an angle that was not fitted."""
         free = self._free()
-        curvature = np.linalg.inv(best.covariance[np.ix_(free, free)]) / loud
-        weaker = TEMPER / loud * (1.0 / ASTIGMATISM_H**2) - 1.0 / ASTIGMATISM_OPEN_H**2
-        curvature[1, 1] -= weaker
-        curvature[2, 2] -= weaker
-        covariance = np.linalg.inv(curvature)
-        return self.h * float(np.sqrt(max(0.5 * (covariance[1, 1] + covariance[2, 2]), 0.0)))
+        points = [best.theta + sign * self._unit(a) for a in free for sign in (1, -1)]
+        fitted = Fitted(
+            self._at(best.theta),
+            [self._at(point) for point in points],
+            self.step[free],
+            best.covariance[np.ix_(free, free)],
+            self.h,
+        )
+        angle = np.zeros(3)
+        if not self.fit_alpha and self.instrument.alpha_sigma_rad > 0.0:
+            angle = of_angle(self.scene, fitted)
+        known = of_places(self.scene, fitted, [e.place_sigma_m for e in self.evidence])
+        known += self._alpha_spread**2 * np.outer(angle, angle)
+        owed = self._owed_to_angle(best)
+        known += np.outer(owed, owed)
+        return self._left_open(best) + known + self._model_errors(best, half_m), abs(float(angle[0]))
 
-    def _sigma_of_alpha(self, z_m: float) -> float:
-        """What an angle that is only so well known adds, where two working distances cannot fit it.
+    def _owed_to_angle(self, best: _Mode) -> Real:
+        """(3,) What the answer owes to an angle that was fitted far from its certificate: one of the two is wrong, or
+        the model is, and nobody knows which."""
+        strayed = abs(float(best.theta[3])) - STRAYED * self._alpha_spread
+        if not self.fit_alpha or self.instrument.alpha_rad is None or strayed <= 0.0:
+            return np.zeros(3)
+        return np.asarray(strayed * best.covariance[:3, 3] / best.covariance[3, 3], np.float64)
 
-        z' = r^2 (z + D/2) - D/2: twice its relative error, of the way from the middle of the frames to focus.
-        """
-        if self.fit_alpha or self.instrument.alpha_rad is None or self.instrument.alpha_sigma_rad == 0.0:
-            return 0.0
-        middle = z_m + float(np.mean([view.offset_m for view in self.scene.views]))
-        return 2.0 * self._alpha_spread * abs(middle)
+    def _left_open(self, best: _Mode) -> Real:
+        """By the frames as loud as they may speak, with a belief in a stigmated column that is weaker than the one
+        that chose the answer: (3, 3)."""
+        free = self._free()
+        loud = LOUD * (1.0 + (self.scene.one_way() / ONE_WAY) ** ONE_WAY_POWER)
+        believed = np.diag(self._prior_curvature(best.theta)[free])
+        told = np.linalg.inv(best.covariance[np.ix_(free, free)]) - believed
+        weaker = believed / TEMPER
+        weaker[1, 1] = weaker[2, 2] = 1.0 / ASTIGMATISM_OPEN_H**2
+        return np.asarray(np.linalg.inv(told / loud + weaker)[:3, :3], np.float64)
+
+    def _model_errors(self, best: _Mode, half_m: float) -> Real:
+        """(3, 3)"""
+        always = SYSTEMATIC_H * half_m / self.h + SYSTEMATIC_OF_Z * abs(float(best.theta[0]))
+        return np.diag([always**2 + self._error_of_way(best) ** 2, always**2, always**2])
+
+    def _error_of_way(self, best: _Mode) -> float:
+        """What the model errs by over the way from the second nearest frame to focus."""
+        ways = sorted(abs(float(best.theta[0]) + view.offset_m / self.h) for view in self.scene.views)
+        return float(np.hypot(SYSTEMATIC_OF_WAY * ways[1], (ways[1] / FAR_WAY_H) ** 2))
 
     @property
     def _alpha_spread(self) -> float:

@@ -24,6 +24,7 @@ from agent.messages import Evidence, Kind, Phase
 KEPT = 12  # frames the estimator is given at most; older ones are of another day
 CONVERGED_H = 0.5  # of h: what is left is less than one resolution element, and is known: no picture is needed for it
 SURE_H = 0.35  # of h: the sigma by which it is known
+ANGLE_DOUBT = 0.05  # relative: an angle that the frames do not tell is not believed better before something is done
 TRIM_H = 0.1  # of h: less is not worth a move
 WORTH_H, SURE_SHARE = 0.7, 0.2  # of h, of the way: a correction that is no surer is not worth a picture
 ASTIGMATISM_H = 0.3  # of h: below it stigmation is as good as defocus allows to see
@@ -128,7 +129,7 @@ def _judge(
     routine: Routine, found: Estimate, instrument: Instrument, rules: Rules, known: Solved | None
 ) -> tuple[Routine, Wish | None]:
     """An answer is there: is it good enough to stay, to move on, or not yet to do either?"""
-    z, sigma, h = found.defocus_m or 0.0, found.sigma_m or 0.0, found.half_depth_of_focus_m or 1.0
+    z, sigma, h = found.defocus_m or 0.0, _doubt_m(found), found.half_depth_of_focus_m or 1.0
     stigmators = _stigmator_change(routine, found, instrument, h)
     if abs(z) <= CONVERGED_H * h and sigma <= SURE_H * h and _stigmated(routine, found, stigmators, h):
         return _converged(routine, found, stigmators, rules)
@@ -148,7 +149,7 @@ def _with_prior(routine: Routine, found: Estimate, instrument: Instrument) -> Es
 
 def _stood_in_focus(routine: Routine, found: Estimate, instrument: Instrument) -> bool:
     """Does the bracket say of its first frame what was believed: that it was in focus? Then nobody needs another."""
-    focus_m, sigma, h = found.in_focus_working_distance_m, found.sigma_m or 0.0, found.half_depth_of_focus_m or 1.0
+    focus_m, sigma, h = found.in_focus_working_distance_m, _doubt_m(found), found.half_depth_of_focus_m or 1.0
     if focus_m is None or sigma > SURE_H * h or routine.spent != len(routine.evidence):
         return False
     at_home = abs(routine.evidence[0].working_distance_m - focus_m) <= CONVERGED_H * h
@@ -187,8 +188,14 @@ def _stigmated(routine: Routine, found: Estimate, change: tuple[float, float] | 
 
 
 def bearable(found: Estimate, h: float) -> bool:
-    """Lines all one way tell astigmatism along one axis only: what may be there for all one knows counts as there."""
-    return _size(found) + (found.sigma_astigmatism_m or 0.0) <= LEFT_H * h
+    """Lines all one way tell of z and astigmatism only their sum across the lines: what may be there along them for
+    all one knows counts as there."""
+    return _size(found) + max(found.sigma_astigmatism_m or 0.0, found.sigma_total_m or 0.0) <= LEFT_H * h
+
+
+def _doubt_m(found: Estimate) -> float:
+    """Sigma of defocus before something is done about it: certificates can be wrong by more than they say."""
+    return hypot(found.sigma_m or 0.0, ANGLE_DOUBT * found.angle_m)
 
 
 def _size(found: Estimate) -> float:

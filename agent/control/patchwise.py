@@ -25,7 +25,9 @@ class Patchwise:
         self.scene = scene
         aligned = scene.aligned()  # of each frame: (patch, sample), registered
         power = [scene.samples.mean(_product(frame, frame)) for frame in aligned]
-        pairs = [scene.samples.mean(_product(aligned[i], aligned[j]) * np.float32(2.0)) for i, j in scene.pairs]
+        products = (_product(aligned[i], aligned[j]) for i, j in scene.pairs)
+        common = (2.0 / scene.common).astype(np.float32)
+        pairs = [scene.samples.mean(product) * common for product in products]
         self.excess = np.stack(power, axis=1) - np.float32(1.0)  # (patch, frame, cell)
         self._data = np.concatenate([self.excess, np.stack(pairs, axis=1)], axis=1)
         self.patches = len(self._data)

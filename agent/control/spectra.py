@@ -19,6 +19,8 @@ INDEPENDENT = 0.4
 NOISE_BAND = 0.32  # cycles/px along both axes: the corner where a picture has least, 13 % of the samples
 NOISE_COLUMNS = 9  # over so many columns it is averaged, to 3 %
 NOISE_COLOURED = 0.8  # corner over middle: content falls less than a filter does where the lines end
+OUTERMOST, LEAST_NOISE = 0.4, 0.06  # cycles/px across and along the lines: content is least there, and shading ends
+LEAST_LAG, MOST_LAG = 0.03, 0.6  # of the cosine in one over the noise: three times chance, and a lag of 0.9 px
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,30 @@ def _window(size_y: int, size_x: int) -> NDArray[np.float32]:
 
 
 def _noise(spectra: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """White, unless the amplifier's lag or a line filter shows: these colour the noise along the scan line only.
+    """By column: an amplifier's lag or a line filter colours the noise along the scan line, and along it only.
 
     Measured where a picture has least, at high frequencies across the lines.
     """
-    far = np.abs(np.fft.fftfreq(PATCH_PX)) > NOISE_BAND
-    columns = np.mean(spectra[:, far].real ** 2 + spectra[:, far].imag ** 2, axis=(0, 1))
-    corner = columns[np.fft.rfftfreq(PATCH_PX) > NOISE_BAND].mean()
+    fy, fx = np.abs(np.fft.fftfreq(PATCH_PX)), np.fft.rfftfreq(PATCH_PX)
+    columns = _by_column(spectra[:, fy > NOISE_BAND])
     smooth = cv2.blur(columns[None, :], (NOISE_COLUMNS, 1), borderType=cv2.BORDER_REFLECT_101)[0]
-    middle = smooth[int(0.2 * PATCH_PX) : int(0.3 * PATCH_PX)].mean()
-    coloured = corner < NOISE_COLOURED * middle
-    return np.asarray(smooth if coloured else np.full_like(smooth, corner), np.float32)
+    corner = columns[fx > NOISE_BAND].mean()
+    if corner < NOISE_COLOURED * smooth[(fx > 0.2) & (fx < 0.3)].mean():
+        return np.asarray(smooth, np.float32)
+    lagged = _one_pole(_by_column(spectra[:, fy > OUTERMOST]), fx)
+    return np.asarray(lagged * (corner / lagged[fx > NOISE_BAND].mean()), np.float32)
+
+
+def _by_column(rows: NDArray[np.complex64]) -> NDArray[np.float64]:
+    return np.asarray(np.mean(rows.real**2 + rows.imag**2, axis=(0, 1)), np.float64)
+
+
+def _one_pole(columns: NDArray[np.float64], fx: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What an amplifier that lags makes of white noise: its inverse is linear in the cosine. White where none shows."""
+    cosine, used = np.cos(2.0 * np.pi * fx), fx > LEAST_NOISE
+    weights = columns[used].mean() / columns[used]
+    slope, level = np.polyfit(cosine[used], weights, 1)
+    falls = min(-float(slope) / float(level), MOST_LAG)
+    if falls < LEAST_LAG:
+        return np.ones_like(columns)
+    return np.asarray(1.0 / (1.0 - falls * cosine), np.float64)
