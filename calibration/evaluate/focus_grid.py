@@ -23,7 +23,7 @@ WORKING_DISTANCE_M = 5e-3
 PIXEL_M = (2e-9, 100e-9)
 ALPHA_RAD = (2e-3, 10e-3)
 VOLTAGES_V = (1e3, 2e3, 5e3, 10e3, 20e3)
-ALPHA_SIGMA = 0.02  # relative, as the twin's certificate has it: the truth is anywhere within one of it
+ALPHA_SIGMA = 0.02  # relative, as the twin's certificate has it: one standard deviation of its error
 HYSTERESIS_M = (20e-9, 1e-6)
 MOST_HYSTERESIS_H = 0.5  # a lens with more play than that cannot be brought to where the targets are
 STIGMATOR_M = 20e-6  # of a whole stigmator unit, as the twin has it
@@ -76,7 +76,7 @@ def draw(number: int, *, seed: int, specimens: Sequence[str] = ()) -> Case:
         snr=snr,
         defocus_h=defocus_h,
         astigmatism_h=astigmatism_h,
-        alpha_error=ALPHA_SIGMA * float(rng.uniform(-1.0, 1.0)),
+        alpha_error=ALPHA_SIGMA * float(np.random.default_rng([seed, number, 13]).normal()),
         latency_s=0.0 if waits else latency_frames * settings.frame_time_s,
         settings=settings,
     )
