@@ -8,35 +8,31 @@ from dataclasses import replace
 import msgspec
 
 from agent import flags
-from agent.control import actuator, focus, inspecting, returning
-from agent.control.admission import PASSED_OVER, Stream, follow, standing_reason
-from agent.control.backlash import Play
-from agent.control.belief import Belief, learned
-from agent.control.dose import nothing_seen
-from agent.control.envelope import Move, gate
-from agent.control.estimate import Instrument
+from agent.control import inspecting
+from agent.control.admission import PASSED_OVER, Stream
+from agent.control.envelope import Move
 from agent.control.exposing import Exposing
-from agent.control.focus import Routine, Rules, Wish
+from agent.control.focusing import Focusing
+from agent.control.following import Heard
 from agent.control.inspecting import Told
 from agent.control.inspection import Inspection, uninspected
 from agent.control.mode import ModeState, begin, next_mode
-from agent.control.pace import Pace
-from agent.control.probing import half_depth_m
 from agent.control.recipe import Recipe
+from agent.control.routine import Routine, Wish
 from agent.control.standing import Standing
-from agent.control.steering import Steering, acknowledge
+from agent.control.steering import EVIDENT_M, Steering, acknowledge
 from agent.control.suggesting import exposure_suggestion, focus_suggestion, where
+from agent.control.telling import focus_state
 from agent.control.terms import Terms as Terms
+from agent.control.unbuilt import Unbuilt
 from agent.messages import (
     NOT_BUILT,
-    SOURCES,
     Ack,
     Asked,
     Decision,
     Dose,
     Findings,
     Flag,
-    FocusState,
     Frame,
     Kind,
     Lane,
@@ -48,20 +44,12 @@ from agent.messages import (
     Suggestion,
     Wanted,
 )
-from engines.readings import JUDGEABLE
-from engines.score_scale import on_scale
 
-SETTLED_PHASES = (Phase.IDLE, Phase.CONVERGED, Phase.HELD)
-RESTART_SCORE = 1.0  # points below the score at convergence: 4 half depths on the virtual microscope
-RESTART_FRAMES = 2  # in a row: one blurred frame may be a jolt
-VALID_S, VALID_FRAMES = 5.0, 2.0  # a suggestion is good for as many frame times as its answer is waited for
-EVIDENT_M = 50e-9  # the header must show a change that was acknowledged, to a read-back's rounding
-INTRUDED_S, INTRUDED_FRAMES = 5.0, 3.0  # after a second producer's last frame until one is believed to be alone
 NOTHING = Wanted()
+SILENT = ("no_frames", "stale")  # any frame that is used or inspected ends them
 MOVED = (Outcome.APPLIED, Outcome.CLIPPED)
-BLIND = ("blank", "frozen", "saturated")  # what a stream shows where there is nothing to see
-BLIND_FRAMES = 5  # of them in a row: a beam that blinks is back before
 GO_BACK = ("rejected", "clipped")  # the controller answers, but not as asked: it may still take the way back
+OWN = ("unknown_recipe", "operator", "lease_expired", "journal_unavailable", NOT_BUILT)  # no frame ends these alone
 
 
 class Decider:
@@ -71,26 +59,15 @@ class Decider:
         self.terms, self._boot = terms, boot
         self.mode: ModeState = begin(base_mode)
         self.standing = Standing(flags.severity, flags.holds)
-        self.stream, self.routine, self.steering = Stream(), Routine(), Steering()
-        self.source = terms.source or None
-        self._found = bool(terms.source)  # False: the source is only the first that came, and may be another's column
-        self._reason: str | None = None
-        self._pace = self._inspect_pace = self._last_pace = Pace()  # live, to inspect, and of the lane heard last
-        self._last_frame_ns: int | None = None
-        self.inspection, self.exposing = Inspection(), Exposing()
-        self._unbuilt: dict[str, str] = {}  # source -> a shape without an engine
-        self._began_ns: int | None = None
-        self._yield_until_ns = 0
-        self._intruded_ns: int | None = None
-        self._way_back: tuple[Wish, ...] = ()  # each told with the next frame: a controller compares its epochs
-        self._blind = 0  # frames in a row that show nothing, in the middle of a routine
-        self._left_m: float | None = None  # the working distance that the routine under way goes back to
-        self._stood: Play | None = None  # the lens, when it was last at a place that is gone back to
-        self._detail = ""  # of what the routine holds for, where more is known than the reason
-        self._converged_score: float | None = None
-        self._belief: Belief | None = None  # of focus, for other scenes
-        self._lost = self._issued = 0
+        self.heard = Heard(source=terms.source or None, found=bool(terms.source))
+        self.focusing, self.steering = Focusing(), Steering()
+        self.inspection, self.exposing, self._unbuilt = Inspection(), Exposing(), Unbuilt()
+        self._yield_until_ns = self._issued = 0
         self._reference_m: float | None = None
+
+    @property
+    def routine(self) -> Routine:
+        return self.focusing.routine
 
     # --- before perception ---
 
@@ -111,81 +88,54 @@ class Decider:
         return None if frame.optics.recipe is None else self.terms.recipes.get(frame.optics.recipe)
 
     def _evidence_wanted(self, frame: Frame, now_ns: int) -> Wanted:
-        self._reason = "settling"
+        self.heard = replace(self.heard, reason="settling")
         if frame.lane is not Lane.LIVE:
-            self._inspect_pace = self._inspect_pace.after(frame.optics, now_ns)
-            # A stream that only inspects is no silent stream, and one frame to inspect makes no slow one fast.
-            self._heard(max(self._inspect_pace, self._pace, key=lambda pace: pace.frame_time_s or 0.0), now_ns)
+            self.heard = self.heard.inspecting(frame, now_ns)
             return NOTHING
-        if not self._ours(frame):
+        self.heard = self.heard.sought(frame, silent=not self.terms.source and "stale" in self.standing.codes)
+        if frame.source != self.heard.source:
             return NOTHING
-        before = self.stream
-        self.stream, self._reason, new_scene = follow(before, frame, self.terms.settle_s)
-        if self._reason == "two_sessions":
-            self._intruded_ns = now_ns
+        before = self.heard.stream
+        self.heard, new_scene = self.heard.living(frame, now_ns, settle_s=self.terms.settle_s)
+        reason, stream = self.heard.reason, self.heard.stream
         if new_scene:
-            self._new_scene(frame, fresh=self.stream.session != before.session)
-        elif before.optics_epoch is not None and self._reason not in PASSED_OVER and not before.later_than(frame):
+            self._new_scene(frame, fresh=stream.session != before.session)
+        elif before.optics_epoch is not None and reason not in PASSED_OVER and not before.later_than(frame):
             self._notice_operator(frame, before, now_ns)
-        self._pace = self._pace.after(frame.optics, now_ns)
-        self._heard(self._pace, now_ns)
-        wanted = self._reason is None and self._listening() and not self.steering.before(frame.optics.optics_epoch)
+        wanted = reason is None and self._listening() and not self.steering.before(frame.optics.optics_epoch)
         if wanted and self._reference_m is None:
             self._reference_m = frame.optics.working_distance_m
         return Wanted(
             evidence=wanted,
             reference_working_distance_m=self._reference_m,
             scale_per_m=self.terms.instrument.scale_per_m or 0.0,
-            histogram=self.terms.expose and self._reason is None and self.mode.mode in (Mode.SUGGEST, Mode.CONTROL),
+            histogram=self.terms.expose and reason is None and self.mode.mode in (Mode.SUGGEST, Mode.CONTROL),
         )
+
+    @property
+    def _controls(self) -> bool:
+        return self.mode.mode is Mode.CONTROL
 
     def _steers(self) -> bool:
         """Is a routine under way that waits for the next frame? Nothing may delay that one."""
-        waiting = self.steering.out is not None or self.routine.phase not in SETTLED_PHASES
-        return self.mode.mode is Mode.CONTROL and waiting
-
-    def _heard(self, pace: Pace, now_ns: int) -> None:
-        self._last_frame_ns, self._last_pace = now_ns, pace
-
-    def _ours(self, frame: Frame) -> bool:
-        """Is it of the source that focus uses? Where none was named: the first whose frames can be evidence, and
-        another one's once that one has fallen silent."""
-        lost = not self.terms.source and frame.source != self.source and "stale" in self.standing.codes
-        if not self._found or lost:
-            found = standing_reason(frame.optics) is None
-            if self.source is None or (found and frame.source != self.source):
-                self.source, self.stream, self._pace = frame.source, Stream(), Pace()
-            self._found = self._found or found
-        return frame.source == self.source
+        return self._controls and (self.steering.out is not None or self.focusing.under_way)
 
     def _listening(self) -> bool:
         """Is there a use for evidence now?"""
         if self.mode.mode in (Mode.OBSERVE, Mode.HOLD) or self.steering.out is not None:
             return False
-        return self.routine.phase not in SETTLED_PHASES if self.mode.mode is Mode.CONTROL else True
+        return self.focusing.under_way or not self._controls
 
     def _new_scene(self, frame: Frame, *, fresh: bool) -> None:
         self._reference_m = None
         self.standing.only(lambda code: not flags.CONDITIONS[code].latched)
-        self.steering, self._way_back = self.steering.cancelled(), ()
-        if fresh or self.routine.phase is Phase.HELD:
-            self.routine, self._left_m, self._stood = focus.begin(), None, None
-            self._converged_score = None
-        else:
-            self.routine = focus.forget_scene(self.routine)
-        self._believe(frame, fresh=fresh)
-
-    def _believe(self, frame: Frame, *, fresh: bool) -> None:
-        """What the scenes before say of this one; where that is no longer enough, focus is to be found again."""
-        self._belief = known = None if fresh else self._belief
-        self.routine = replace(self.routine, prior=None if known is None else known.at(frame.optics))
-        if known is not None and self.routine.phase is Phase.CONVERGED and known.lost(frame.optics):
-            self.routine = self.routine.anew(Phase.MEASURING)
+        self.steering = self.steering.cancelled()
+        self.focusing.new_scene(frame.optics, fresh=fresh)
 
     def _notice_operator(self, frame: Frame, before: Stream, now_ns: int) -> None:
         """A change that no acknowledgement and no outstanding suggestion explains: somebody's hand."""
         epoch = frame.optics.optics_epoch
-        if epoch is None or epoch == before.optics_epoch or self.mode.mode is not Mode.CONTROL:
+        if epoch is None or epoch == before.optics_epoch or not self._controls:
             return
         if self.steering.explains(frame.optics.working_distance_m, epoch):
             self.steering = self.steering.arrived(epoch)
@@ -195,11 +145,9 @@ class Decider:
     def _yield(self, now_ns: int) -> None:
         """Somebody else is at work: let him, then go on from what he left."""
         self._yield_until_ns = now_ns + round(self.terms.operator_yield_s * 1e9)
-        self._left_m = None
         self.standing.put("operator", flags.CONDITIONS["operator"].advice)
-        self.steering, self._way_back = self.steering.cancelled(), ()
-        if self.routine.phase is not Phase.HELD:  # a hand on the knob does not answer what the routine gave up for
-            self.routine = self.routine.anew(Phase.MEASURING, self.routine.evidence)
+        self.steering = self.steering.cancelled()
+        self.focusing.yield_to_operator()
 
     # --- the decision ---
 
@@ -213,19 +161,21 @@ class Decider:
         noted: tuple[Flag, ...] = (),
     ) -> Decision:
         """One turn's worth of consequences."""
-        self._began_ns = now_ns if self._began_ns is None else self._began_ns
+        if self.heard.began_ns is None:
+            self.heard = replace(self.heard, began_ns=now_ns)
         self._pass_time(now_ns)
         self._give_up_waiting(now_ns)
         wish, told, seen = None, None, Told(None, None)
         if frame is not None and findings is not None:
             wish = self._look(frame, findings, now_ns)
-            told = self._focus_state(frame, findings)
-            recipe, own = self._recipe(frame), self.terms.defect_threshold
-            seen = inspecting.told(frame, findings, recipe, own_threshold=own)
+            own = frame.lane is Lane.LIVE and frame.source == self.heard.source
+            told = focus_state(self.routine, findings, own=own, scale=self.terms.score_scale)
+            recipe, threshold = self._recipe(frame), self.terms.defect_threshold
+            seen = inspecting.told(frame, findings, recipe, own_threshold=threshold)
             noted = (*noted, *self._inspected(frame, findings, None if seen.defects is None else len(seen.defects)))
-            self._note_shape(frame, findings)
+            self._stands(NOT_BUILT, self._unbuilt.note(frame, findings), frame.number)
         holds = self.standing.hold_edges(wall_ns)
-        suggestion = self._suggest(wish, frame, now_ns) or self._expose(frame, findings, now_ns)
+        suggestion = self._suggest(wish, frame) or self._expose(frame, findings)
         return Decision(
             now_ns=now_ns,
             mode=self.mode.mode,
@@ -262,8 +212,8 @@ class Decider:
         self.standing.drop("operator")
         self.standing.drop("lease_expired")
         self._yield_until_ns = 0
-        self.steering, self._way_back, self._left_m = self.steering.cancelled(), (), None
-        self.routine = self.routine.anew(Phase.MEASURING)
+        self.steering = self.steering.cancelled()
+        self.focusing.start_anew()
         self.exposing.forget()
 
     def _acknowledged(self, ack: Ack, now_ns: int) -> None:
@@ -274,21 +224,16 @@ class Decider:
             return
         self.steering, trouble = acknowledge(was, ack)
         if ack.suggestion == was.out and ack.outcome in MOVED:
-            self._pushed(self.steering.expected_m)
-            self.stream = self.stream.acknowledged(ack.optics_epoch, ack.t_settled_ns)
+            self.focusing.pushed(self.steering.expected_m)
+            stream = self.heard.stream.acknowledged(ack.optics_epoch, ack.t_settled_ns)
+            self.heard = replace(self.heard, stream=stream)
         if trouble == "operator":
             self._yield(now_ns)
         elif trouble is not None:
-            self._way_back = ()
-            if trouble in GO_BACK and self.routine.phase is not Phase.HELD:
-                self._way_back = self._ways(focus.give_up(self.routine, trouble, self._rules())[1])
+            self.focusing.way_back = ()
+            if trouble in GO_BACK:
+                self.focusing.go_back(trouble, self.terms, steers=self._controls)
             self._hold_routine(trouble, f"suggestion {ack.suggestion}: {ack.outcome.value}")
-
-    def _pushed(self, commanded_m: float | None) -> None:
-        """The lens went, whether or not a frame of it comes to be evidence."""
-        play = self.routine.play
-        if play is not None and commanded_m is not None:
-            self.routine = replace(self.routine, play=play.after(commanded_m))
 
     def _pass_time(self, now_ns: int) -> None:
         """Leases lapse, yields end, streams go stale."""
@@ -298,30 +243,23 @@ class Decider:
             self.standing.put("lease_expired", flags.CONDITIONS["lease_expired"].advice)
         if now_ns >= self._yield_until_ns:
             self.standing.drop("operator")
-        limit_s = self._last_pace.limit_s(self.terms.stale_after_s, self.terms.stale_after_frame_times)
-        since_ns = self._last_frame_ns if self._last_frame_ns is not None else self._began_ns or now_ns
-        silent = "no_frames" if self._last_frame_ns is None else "stale"
-        if now_ns - since_ns > limit_s * 1e9:
-            self.standing.put(silent, f"{(now_ns - since_ns) / 1e9:.1f} s: {flags.CONDITIONS[silent].advice}")
+        silence = self.heard.silence(now_ns, self.terms)
+        if silence is not None:
+            code, lasted_s = silence
+            self.standing.put(code, f"{lasted_s:.1f} s: {flags.CONDITIONS[code].advice}")
 
     def _give_up_waiting(self, now_ns: int) -> None:
         self.steering = self.steering.waiting(now_ns)
-        if self.mode.mode is Mode.CONTROL and self.steering.overdue(now_ns):
+        if self._controls and self.steering.overdue(now_ns):
             number, self.steering = self.steering.out, self.steering.cancelled()
             self._hold_routine("no_ack", f"suggestion {number}")
 
     def _hold_routine(self, reason: str, detail: str) -> None:
-        self.routine = replace(self.routine, phase=Phase.HELD, reason=reason)
+        self.focusing.routine = replace(self.routine, phase=Phase.HELD, reason=reason)
         self.standing.put(reason, f"{detail}: {flags.CONDITIONS[reason].advice}")
 
     def engine_failed(
-        self,
-        frame: Frame,
-        error: str,
-        *,
-        now_ns: int,
-        wall_ns: int = 0,
-        noted: tuple[Flag, ...] = (),
+        self, frame: Frame, error: str, *, now_ns: int, wall_ns: int = 0, noted: tuple[Flag, ...] = ()
     ) -> Decision:
         """A model failed on this frame: say so, name the frame if somebody waits for it, never answer with zeros."""
         self.standing.put("engine_error", error, frame.number)
@@ -352,163 +290,61 @@ class Decider:
             *self.inspection.recipe_flags(frame, recipe, doubt=doubt, count=count),
         )
 
-    def _note_shape(self, frame: Frame, findings: Findings) -> None:
-        """Which sources send a shape that no engine was built for: their frames are read, but slowly."""
-        self._unbuilt.pop(frame.source, None)
-        if NOT_BUILT in findings.flags:
-            self._unbuilt[frame.source] = f"{frame.pixels.shape[0]}x{frame.pixels.shape[1]}"
-            while len(self._unbuilt) > SOURCES:
-                self._unbuilt.pop(next(iter(self._unbuilt)))
-        if self._unbuilt:
-            shapes = ", ".join(f"{source or 'frames'} of {shape}" for source, shape in self._unbuilt.items())
-            self.standing.put(NOT_BUILT, f"{shapes}: {flags.CONDITIONS[NOT_BUILT].advice}", frame.number)
-        else:
-            self.standing.drop(NOT_BUILT)
-
     def _look(self, frame: Frame, findings: Findings, now_ns: int) -> Wish | None:
         self.standing.drop("engine_error")
+        if frame.lane is Lane.LIVE and frame.source != self.heard.source:
+            return None
+        for code in SILENT:
+            self.standing.drop(code)
         if frame.lane is not Lane.LIVE:
-            for code in ("no_frames", "stale"):
-                self.standing.drop(code)
-        if frame.lane is not Lane.LIVE or frame.source != self.source:
             return None
         self._report_stream(frame, findings, now_ns)
-        if self._reason in PASSED_OVER or self._contradicts(frame, now_ns):
+        if self.heard.reason in PASSED_OVER or self._contradicts(frame, now_ns):
             return None
-        if self._way_back and self._arrived(frame):
-            back, *others = self._way_back
-            self._way_back = tuple(others)
-            return back
+        if self.focusing.way_back and self.heard.reason is None and self.steering.landed(frame.optics.optics_epoch):
+            return self.focusing.next_way_back()
         self.exposing.look(frame.optics, findings, self.routine)
         if findings.evidence is None:
-            self._watch_for_loss(findings)
-            return self._blinded(frame, findings)
-        self._blind = 0
-        if self.mode.mode is Mode.CONTROL and self.exposing.first(self.routine, self.standing.holding_all()):
+            self.focusing.watch_for_loss(findings)
+            reason, waits = findings.refused or self.heard.reason or "", self._controls and self.steering.out is None
+            return self.focusing.blinded(frame.optics, reason, terms=self.terms, waits=waits)
+        self.focusing.blind = 0
+        if self._controls and self.exposing.first(self.routine, self.standing.holding_all()):
             return None
-        if self.mode.mode is Mode.CONTROL and self.standing.holding() is not None:
+        if self._controls and self.standing.holding() is not None:
             return None  # what may not be advised now must not use up probes and dose
-        was = self.routine
-        self.routine, wish = focus.observe(
-            self._for_suggesting(findings),
-            findings.evidence,
-            blur_px=findings.blur_px,
-            instrument=self._instrument(findings),
-            rules=self._rules(),
-        )
-        wish = self._approached(self._doubted(wish, was, frame))
-        under_way = self.routine.phase in (Phase.PROBING, Phase.VERIFYING)
-        self._left_m = self.routine.restore_to if under_way else None
-        if self.routine.phase is Phase.CONVERGED and self.routine.estimate is not None:
-            self._belief = learned(self.routine.estimate, frame.optics) or self._belief
-        return self._after(wish, findings, now_ns)
-
-    def _blinded(self, frame: Frame, findings: Findings) -> Wish | None:
-        """Nothing to see in the middle of a routine: the lens does not wait where a probe has left it."""
-        reason, now = findings.refused or self._reason or "", where(frame.optics)
-        waits = self.mode.mode is Mode.CONTROL and self.steering.out is None and reason in BLIND
-        self._blind = self._blind + 1 if waits and self._left_m is not None else 0
-        if self._blind < BLIND_FRAMES or self._left_m is None:
-            return None
-        self._blind, left_m, self._left_m = 0, self._left_m, None
-        self.routine = self.routine.anew(Phase.MEASURING)  # what comes after it is measured from there
-        if abs(left_m - now.working_distance_m) <= EVIDENT_M:
-            return None
-        back = gate(replace(now, working_distance_m=left_m, limits=()), now, left_m, self.terms.envelope)
-        return Wish(Kind.RESTORE, back, reason)
-
-    def _approached(self, wish: Wish | None) -> Wish | None:
-        """What may be gone back to is noted; a way back takes the play up, its second move told with the next frame."""
-        routine = self.routine
-        if routine.at is not None and routine.restore_to == routine.at.working_distance_m:
-            self._stood = routine.play
-        if wish is None or wish.kind is not Kind.RESTORE:
-            return wish
-        first, *others = self._ways(wish)
-        self._way_back = tuple(others)
-        return first
-
-    def _ways(self, wish: Wish | None) -> tuple[Wish, ...]:
-        if wish is None:
-            return ()
-        routine, known = self.routine, self.terms
-        h = half_depth_m(routine, known.instrument) if routine.evidence else 0.0
-        return returning.ways(wish, routine, stood=self._stood, h=h, envelope=known.envelope)
-
-    def _arrived(self, frame: Frame) -> bool:
-        """Does the frame show the optics as the last suggestion left them?"""
-        steering = self.steering
-        return self._reason is None and steering.out is None and not steering.before(frame.optics.optics_epoch)
-
-    def _doubted(self, wish: Wish | None, was: Routine, frame: Frame) -> Wish | None:
-        """Say of an end of the routine what only the header or the certificate can tell."""
-        routine = self.routine
-        if routine.phase is Phase.HELD and routine.reason == "featureless":
-            self.routine = replace(routine, reason=nothing_seen(frame.optics))
-        if routine.phase is not Phase.CONVERGED or was.phase is Phase.CONVERGED or routine.estimate is None:
-            return wish
-        fault = actuator.doubt(routine.evidence, routine.estimate, self.terms.instrument)
-        if fault is None:
-            return wish
-        newest, home_m = routine.evidence[-1], was.restore_to
-        back_m = routine.verified_m  # a lens that stands where it should stays there
-        if fault.place_m != newest.working_distance_m and home_m is not None:
-            back_m = actuator.way_back_m(home_m, newest, fault)
-        self._detail = fault.detail
-        self.routine, back = focus.give_up(replace(routine, verified_m=back_m), fault.code, self._rules())
-        return back
+        return self._after(self.focusing.observe(frame.optics, findings, terms=self.terms, steers=self._controls))
 
     def _report_stream(self, frame: Frame, findings: Findings, now_ns: int) -> None:
         """The stream's conditions are those of its last frame; a second producer's shadow is longer."""
-        reason, optics = findings.refused or self._reason, frame.optics
+        reason, optics = findings.refused or self.heard.reason, frame.optics
         if reason == "no_epochs" and self.steering.moving(optics.optics_epoch, optics.t_start_ns):
             reason = "settling"
-        for code in ("no_frames", "stale"):
-            self.standing.drop(code)
-        recipe = optics.recipe
-        if recipe is not None and recipe not in self.terms.recipes:
-            self.standing.put("unknown_recipe", f"{recipe!r}: {flags.CONDITIONS['unknown_recipe'].advice}")
-        else:
-            self.standing.drop("unknown_recipe")
+        unknown = optics.recipe is not None and optics.recipe not in self.terms.recipes
+        self._stands("unknown_recipe", repr(optics.recipe) if unknown else "")
         current = None if reason == "settling" else reason
-        own = ["unknown_recipe", "operator", "lease_expired", "journal_unavailable", NOT_BUILT]
-        alone_s = self._pace.limit_s(INTRUDED_S, INTRUDED_FRAMES)
-        if self._intruded_ns is not None and now_ns - self._intruded_ns < alone_s * 1e9:
-            own.append("two_sessions")
-        self.standing.only(lambda code: flags.CONDITIONS[code].latched or code in own or code == current)
+        kept = {*OWN, "two_sessions"} if self.heard.intruded(now_ns) else {*OWN}
+        self.standing.only(lambda code: flags.CONDITIONS[code].latched or code in kept or code == current)
         if current is not None:
             self.standing.put(current, flags.CONDITIONS[current].advice, frame.number)
 
+    def _stands(self, code: str, detail: str, frame: int | None = None) -> None:
+        """As long as there is something to say of it."""
+        if detail:
+            self.standing.put(code, f"{detail}: {flags.CONDITIONS[code].advice}", frame)
+        else:
+            self.standing.drop(code)
+
     def _contradicts(self, frame: Frame, now_ns: int) -> bool:
         """After an acknowledged move the header must show it."""
-        optics, steering = frame.optics, self.steering
-        expected, seen = steering.expected_m, optics.working_distance_m
-        if expected is None or seen is None or abs(seen - expected) <= EVIDENT_M:
-            return False
-        arrived = optics.optics_epoch == steering.expected_epoch
-        if not arrived and not steering.unmoved(optics.optics_epoch, optics.t_start_ns, now_ns):
-            return False
-        self._hold_routine("actuator_dead", f"acknowledged {expected:.9f} m, the header says {seen:.9f} m")
-        return True
+        detail = self.steering.contradicted(frame.optics, now_ns)
+        if detail:
+            self._hold_routine("actuator_dead", detail)
+        return bool(detail)
 
-    def _for_suggesting(self, findings: Findings) -> Routine:
-        """Without steering, the newest frame of each setting is kept: the stream repeats itself for ever."""
-        if self.mode.mode is Mode.CONTROL or findings.evidence is None:
-            return self.routine
-        new = findings.evidence
-        play = self.routine.play_at(new.working_distance_m, self._instrument(findings))
-        place = (play.lens_m, new.stigmator_x, new.stigmator_y)
-        others = tuple(
-            e for e in self.routine.evidence if (e.working_distance_m, e.stigmator_x, e.stigmator_y) != place
-        )
-        return self.routine.anew(self.routine.phase, others)
-
-    def _after(self, wish: Wish | None, findings: Findings, now_ns: int) -> Wish | None:
+    def _after(self, wish: Wish | None) -> Wish | None:
         """Turn the routine's end into conditions."""
         if self.routine.phase is Phase.CONVERGED:
-            self._lost = 0
-            if self.routine.reached:
-                self._converged_score = findings.score
             self.steering = replace(self.steering, troubles=0)
         held = self.routine.reason if self.routine.phase is Phase.HELD else None
         if held is not None and held in self.standing.codes and wish is not None and wish.kind is Kind.ACQUIRE:
@@ -516,96 +352,47 @@ class Decider:
         # Without steering every good frame is judged anew: what was given up for an earlier one is over.
         self.standing.only(lambda code: code == held or not flags.CONDITIONS[code].latched)
         if held is not None:
-            self.standing.put(held, self._detail or flags.CONDITIONS[held].advice)
+            self.standing.put(held, self.focusing.detail or flags.CONDITIONS[held].advice)
         else:
-            self._detail = ""
+            self.focusing.detail = ""
         return wish
-
-    def _watch_for_loss(self, findings: Findings) -> None:
-        """In focus, the model watches: a score that fell for two frames starts the routine again."""
-        if self.routine.phase is not Phase.CONVERGED or findings.score is None or self._converged_score is None:
-            return
-        fell = self._converged_score - findings.score
-        self._lost = self._lost + 1 if fell > RESTART_SCORE and (findings.content or 0.0) > JUDGEABLE else 0
-        if self._lost >= RESTART_FRAMES:
-            self._lost = 0
-            self.routine = replace(self.routine.anew(Phase.MEASURING), prior=None)
-
-    def _instrument(self, findings: Findings) -> Instrument:
-        """The certificate's, or else what the header tells of the angle."""
-        header = findings.evidence.semi_convergence_angle_rad if findings.evidence else None
-        known = self.terms.instrument
-        known = known if known.alpha_rad is not None or header is None else replace(known, alpha_rad=header)
-        # Evidence comes at one magnification when the certificate knows how it changes.
-        return replace(known, scale_per_m=0.0) if known.scale_per_m is not None else known
-
-    def _rules(self) -> Rules:
-        terms = self.terms
-        steer = self.mode.mode is Mode.CONTROL
-        return Rules(terms.envelope, terms.dose_frames, terms.p_wrong_direction, steer)
 
     # --- what is told ---
 
-    def _suggest(self, wish: Wish | None, frame: Frame | None, now_ns: int) -> Suggestion | None:
+    def _suggest(self, wish: Wish | None, frame: Frame | None) -> Suggestion | None:
         """A wish becomes a suggestion unless the agent holds; a way back is told even then."""
         if wish is None or frame is None or self.mode.mode in (Mode.OBSERVE, Mode.HOLD):
             return None
         back = wish.kind in (Kind.RESTORE, Kind.ACQUIRE)
         if self.standing.reason is not None and not back:
             return None
-        number, now = self._sent(wish.kind, wish.move, frame, now_ns), where(frame.optics)
+        number, now = self._sent(wish.kind, wish.move, frame), where(frame.optics)
         at, routine = self.routine.at, self.routine
         if at is not None and abs(at.working_distance_m - now.working_distance_m) > EVIDENT_M:
             routine = replace(routine, evidence=())  # of another place: a second move back is told from this one
-        return focus_suggestion(number, wish, routine, now=now, valid_for_s=self._valid_for_s())
+        return focus_suggestion(number, wish, routine, now=now, valid_for_s=self.heard.valid_for_s)
 
-    def _expose(self, frame: Frame | None, findings: Findings | None, now_ns: int) -> Suggestion | None:
+    def _expose(self, frame: Frame | None, findings: Findings | None) -> Suggestion | None:
         """Brightness and contrast, where the optics are left alone."""
         if frame is None or findings is None or self.steering.out is not None:
             return None
-        steers = self.mode.mode is Mode.CONTROL
-        advice = self.exposing.advice(findings, self.routine, self.standing.holding_all(), steers=steers)
+        advice = self.exposing.advice(findings, self.routine, self.standing.holding_all(), steers=self._controls)
         if advice is None:
             return None
-        number = self._sent(Kind.EXPOSURE, where(frame.optics), frame, now_ns)
-        return exposure_suggestion(number, advice, frame.number, valid_for_s=self._valid_for_s())
+        number = self._sent(Kind.EXPOSURE, where(frame.optics), frame)
+        return exposure_suggestion(number, advice, frame.number, valid_for_s=self.heard.valid_for_s)
 
-    def _sent(self, kind: Kind, move: Move, frame: Frame, now_ns: int) -> str:
+    def _sent(self, kind: Kind, move: Move, frame: Frame) -> str:
         """The next suggestion's number; in control an answer to it is waited for."""
         self._issued += 1
         number = f"{self._boot[:8]}-{self._issued}"
-        if self.mode.mode is Mode.CONTROL and kind is not Kind.ACQUIRE:
-            epoch, frame_time_s = frame.optics.optics_epoch, self._pace.frame_time_s
+        if self._controls and kind is not Kind.ACQUIRE:
+            epoch, frame_time_s = frame.optics.optics_epoch, self.heard.pace.frame_time_s
             self.steering = self.steering.sent(number, kind, move, epoch=epoch, frame_time_s=frame_time_s)
         return number
 
-    def _valid_for_s(self) -> float:
-        return self._pace.limit_s(VALID_S, VALID_FRAMES)
-
-    def _focus_state(self, frame: Frame, findings: Findings) -> FocusState:
-        """What is known of focus with this frame; the estimate only where it belongs to this frame's source."""
-        own = frame.lane is Lane.LIVE and frame.source == self.source
-        found = self.routine.estimate if own else None
-        answered = found is not None and found.answered
-        ax, ay = (found.astigmatism_m or (None, None)) if found else (None, None)
-        return FocusState(
-            phase=self.routine.phase,
-            score=on_scale(self.terms.score_scale, findings.score),
-            blur_px=findings.blur_px,
-            blur_uncertainty_px=findings.blur_uncertainty_px,
-            content=findings.content,
-            defocus_m=found.defocus_m if found and answered else None,
-            sigma_m=found.sigma_m if found else None,
-            astigmatism_x_m=ax,
-            astigmatism_y_m=ay,
-            sigma_astigmatism_m=found.sigma_astigmatism_m if found else None,
-            half_depth_of_focus_m=found.half_depth_of_focus_m if found else None,
-            p_wrong_direction=found.p_wrong_direction if found else None,
-            evidence_frames=self.routine.spent,
-        )
-
     def lease(self, now_ns: int) -> Lease | None:
-        if self.mode.mode is not Mode.CONTROL:
+        if not self._controls:
             return None
         return Lease(controller=self.mode.controller, expires_in_s=self.mode.expires_in_s(now_ns))
 

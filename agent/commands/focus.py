@@ -13,7 +13,8 @@ from rich.table import Table
 
 from agent.bridges.files import read_image
 from agent.commands.focus_report import PAGE, Account, write
-from agent.control.estimate import Estimate, Instrument, estimate
+from agent.control.estimate import Estimate, estimate
+from agent.control.instrument import Instrument
 from agent.control.spectra import patch_spectra
 from agent.control.surface import surface
 from agent.errors import BeamsideError, ImageError, UsageError

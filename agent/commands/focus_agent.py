@@ -12,7 +12,7 @@ import cv2
 
 from agent.commands.run import CPU, terms
 from agent.control.bound import bound
-from agent.control.estimate import Instrument
+from agent.control.instrument import Instrument
 from agent.decide import Decider
 from agent.errors import ConfigurationError, MalformedFrameError
 from agent.messages import Ack, Asked, Decision, Evidence, Frame, Mode, ModeRequest, Phase

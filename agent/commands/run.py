@@ -24,7 +24,7 @@ from agent.commands.recipe_references import drawn
 from agent.commands.reloading import Reloader
 from agent.commands.score_scales import read_score_scale
 from agent.control.envelope import Envelope
-from agent.control.estimate import Instrument
+from agent.control.instrument import Instrument
 from agent.crops import FOLDER, Crops
 from agent.decide import Decider, Terms
 from agent.errors import BeamsideError, ConfigurationError, EngineError

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.control.doubting import in_bins
-from agent.control.estimate import TEMPER
 from agent.control.likelihood import DARK, Scene
+from agent.control.search import TEMPER
 
 Real = NDArray[np.float64]
 Real32 = NDArray[np.float32]

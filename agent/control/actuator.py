@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.control.accounts import Account, Fit, Lens, Search
-from agent.control.estimate import ALPHA_LEAST, Estimate, Instrument, distinct
+from agent.control.estimate import Estimate
+from agent.control.instrument import Instrument, distinct
 from agent.control.likelihood import Column, Hypothesis, Scene, View
+from agent.control.search import ALPHA_LEAST
 from agent.messages import Evidence
 from calibration.optics import half_depth_of_focus_m, wavelength_m
 

@@ -6,7 +6,8 @@ The next site needs fewer frames where its frames agree with what was believed o
 from dataclasses import dataclass, replace
 from math import erfc, hypot, inf, sqrt
 
-from agent.control.estimate import Estimate, Instrument
+from agent.control.estimate import Estimate
+from agent.control.instrument import Instrument
 from agent.messages import Optics
 
 UNEVEN = 2e-3  # metres up or down per metre along: a specimen is mounted level to a tenth of a degree

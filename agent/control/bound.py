@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control.estimate import Instrument, scene_of
+from agent.control.instrument import Instrument
 from agent.control.likelihood import DARK, Hypothesis, Scene
+from agent.control.search import scene_of
 from agent.messages import Evidence
 from calibration.optics import half_depth_of_focus_m
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import hypot
 
-from agent.control.estimate import Estimate, Instrument, Solved, distinct, estimate, solved
+from agent.control.estimate import Estimate, Solved, estimate, solved
+from agent.control.instrument import Instrument, distinct
 from agent.messages import Evidence
 from calibration.optics import half_depth_of_focus_m
 

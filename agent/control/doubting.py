@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.control.cells import cells
-from agent.control.estimate import Estimate, Instrument
+from agent.control.estimate import Estimate
+from agent.control.instrument import Instrument
 from agent.messages import Evidence
 
 Real = NDArray[np.float64]

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from agent.control import exposure
-from agent.control.estimate import distinct
 from agent.control.exposure import Advice, Exposure
 from agent.control.focus import Routine
+from agent.control.instrument import distinct
 from agent.messages import Ack, Findings, Optics, Outcome, Phase
 
 CURABLE = ("saturated", "blank")  # holds that the knobs may end

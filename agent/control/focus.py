@@ -14,7 +14,9 @@ from agent.control import actuator, belief, doubting, probing
 from agent.control.backlash import Play
 from agent.control.choosing import estimated
 from agent.control.envelope import Move, gate
-from agent.control.estimate import Estimate, Instrument, Solved, distinct, object_nats
+from agent.control.estimate import Estimate, Solved
+from agent.control.hearing import object_nats
+from agent.control.instrument import Instrument, distinct
 from agent.control.routine import Routine as Routine
 from agent.control.routine import Rules as Rules
 from agent.control.routine import Sharpest

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control.cells import FINE_BINS, STILL_PX, Samples, cells, gather
+from agent.control.cells import STILL_PX, Samples, cells, gather
+from agent.control.displaced import Compared, shared
+from agent.control.hearing import Averaged, heard_signal, mean_power, trusted
 from agent.control.spectra import PATCH_PX
 from agent.control.wave import WaveTransfer
 from calibration.optics import disc_transfer_of_square
@@ -24,16 +25,8 @@ Real = NDArray[np.float64]
 Real32 = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 
-MODEL_ERROR = 0.05**2  # of the transfer squared: gain, drift within a frame, edges that moved in or out
 SCALE_NATS = 20.0  # most columns keep the magnification: so much must speak against it
-INAUDIBLE = 0.1  # signal to noise of a cell below which a slightly wrong noise would speak for it
 MIXING = 1 / 4  # bins squared: how far a sine window spreads each axis of the spectrum
-AUDIBLE_WIDE = 0.08  # the same over 31 x 31 samples, where chance has less say
-CLEARLY = 3.0  # times what chance makes of it: by so much less a cell hears than its neighbourhood
-DISPLACED_PX = np.arange(0.0, 0.51, 0.02)  # rms of rows, beyond which nobody would measure on them
-SHARP = 0.25  # of full transfer: a frame that shows less of a group may show it turned over
-LEAST_COMMON = 0.3  # of an amplitude: products below it are noise, and are not to be made larger by more
-SURE_CHANCES = 10.0  # times what chance makes of it: a power that tells a share
 FEW = 6  # hypotheses at a time: their transfers stay in the processor's cache
 FULL = 4600  # cells of a picture that is heard everywhere
 DARK = 1e-4  # of full transfer squared: no real pupil follows a uniform disc in its far rings
@@ -86,8 +79,8 @@ class Scene:
         self.pairs = [(i, j) for i in range(self.n) for j in range(i + 1, self.n)]
         self._k = (2 * np.pi * cells().fx / column.pixel_size_m, 2 * np.pi * cells().fy / column.pixel_size_y_m)
         self.shifts = np.zeros((self.n, 2))  # px, of frame i against frame 0
-        power = [_power(view.spectra) / view.noise for view in self.views]
-        trust = self.weight * _trust(self._signal(np.sum(power, axis=0)))
+        power = [mean_power(view.spectra) / view.noise for view in self.views]
+        trust = self.weight * trusted(heard_signal(np.sum(power, axis=0), Averaged(self.n, self.patches, independent)))
         self.active = np.flatnonzero(trust)
         self.trust = trust[self.active]
         self.heard = np.stack([cells().mean(p)[self.active] for p in power]).astype(np.float32)
@@ -291,34 +284,16 @@ class Scene:
         lost = ((2.0 * np.pi / PATCH_PX) ** 2 * (away**2).sum(axis=1) / 3.0)[:, None]
         self.belief = (1.0 / (1.0 + object_power * (MIXING * slope**2 + lost * h**2))).astype(np.float32)
         signal = (np.maximum(self.heard - 1.0, 0.0) * self.belief).sum(axis=0)
-        self.trust = self.weight[self.active] * _trust(signal, self._compare(h))
+        self.trust = self.weight[self.active] * trusted(signal, self._compare(h))
 
     def _compare(self, h: Real32) -> Real:
-        """Set `common`, and tell which share of each cell's power the frames do not have in common even so.
-
-        Mains and jitter displace the rows of each frame by themselves: what is fine along the scan line is there in
-        the power of all frames and not in their products, as if one of them were blurred. One number tells how much;
-        what is left of it, drift within a frame and the like, is the largest eigenvalue's short of the power.
-        """
-        fx, fy = (each[self.active] for each in (cells().fx, cells().fy))
-        groups, weight = gather(fx, fy), self.weight[self.active]
-        matrix = np.zeros((groups.starts.size, self.n, self.n))
-        for i in range(self.n):
-            matrix[:, i, i] = groups.sum(weight * (self.heard[i] - 1.0))
-        for pair, (i, j) in enumerate(self.pairs):
-            matrix[:, i, j] = matrix[:, j, i] = groups.sum(weight * self.coherent[pair] * self.common)
-        total = groups.sum(weight)
-        sharp = groups.sum(weight * h) / total > SHARP
-        displaced = displaced_px(matrix * sharp.T[:, :, None], np.sqrt(total), groups.sum(weight * fx**2) / total)
-        self.common = np.maximum(np.exp(-((2.0 * np.pi * fx * displaced) ** 2)), LEAST_COMMON)
+        """Set `common`, and tell which share of each cell's power the frames do not have in common even so."""
+        samples, excess = self.weight[self.active], self.heard - 1.0
+        seen = Compared(self.active, samples, excess, products=self.coherent, believed=self.common, transfer=h)
+        found = shared(seen)
+        self.common = found.common
         self.align(self.shifts)
-        of_group = groups.sum(weight * self.common) / total
-        matrix /= np.where(np.eye(self.n, dtype=bool), 1.0, of_group[:, None, None])
-        power = np.maximum(np.einsum("gii->g", matrix), 1e-9)
-        share = np.clip(1.0 - np.linalg.eigvalsh(matrix)[:, -1] / power, 0.0, 1.0)
-        each = np.empty(fx.size)
-        each[groups.order] = np.repeat(share, np.diff(np.r_[groups.starts, fx.size]))
-        return each + 1.0 - self.common**2
+        return found.incoherent
 
     def _slopes(self, at: Hypothesis) -> Real:
         """Change of each frame's transfer from one sample to the next, by a step outwards."""
@@ -412,65 +387,6 @@ class Scene:
             return whitened
         return whitened * np.stack([self.samples.turn(centre * grown) for centre in view.centres_px])
 
-    def _signal(self, power: Real32) -> Real:
-        """Power above noise of all frames together, smoothed over more samples the weaker it is expected to be.
-
-        A cell that by itself clearly hears less than its neighbourhood is believed: beside a line of a spectrum there
-        is nothing, however wide the line's own power is smeared.
-        """
-        excess = power - np.float32(self.n)
-        own, near, far, wide = (cells().mean(_smooth(excess, size)) for size in (3, 5, 11, 31))
-        radius = np.hypot(cells().fx, cells().fy) * PATCH_PX
-        around = np.where(radius < FINE_BINS, near, np.where(wide > AUDIBLE_WIDE, far, 0.0))
-        chance = (self.n + 2.0 * np.maximum(around, 0.0)) / np.sqrt(self.n * 9.0 * self.independent * self.patches)
-        return np.where(own < around - CLEARLY * chance, own, around)
-
-
-def displaced_px(matrix: Real, chance: Real, square: Real) -> float:
-    """Rms displacement of a row along itself, of one frame against another by root two, from sums over groups.
-
-    matrix: (group, n, n) powers and products, of frames that show nothing turned over; chance: (group,) of a power;
-    square: mean of the squared frequency.
-    """
-    power = np.einsum("gii->gi", matrix)
-    sure = np.maximum(power, 0.0) * (power > SURE_CHANCES * chance[:, None])
-    expected = np.sqrt(sure[:, :, None] * sure[:, None, :])
-    heard = np.where(expected > 0.0, matrix, 0.0)
-    off = ~np.eye(matrix.shape[1], dtype=bool)
-    both, alone = heard[:, off].sum(axis=1), expected[:, off].sum(axis=1)
-    # As sure as they are loud, up to where a model errs by as much: else one line of a spectrum speaks for all.
-    weight = 1.0 / (alone * (chance + SURE_CHANCES**-1 * alone) + 1e-9)
-    kept = np.exp(-np.outer(DISPLACED_PX**2, (2.0 * np.pi) ** 2 * square))
-    return float(DISPLACED_PX[np.argmin((weight * (both - alone * kept) ** 2).sum(axis=1))])
-
-
-def detected_nats(spectra: Complex, noise: Real32, independent: float) -> float:
-    """How much better one frame is explained with an object in it than as noise alone."""
-    power = _power(spectra) / noise - np.float32(1.0)
-    grid = cells()
-    near, wide = (_smooth(power, size).ravel()[grid.order] for size in (5, 31))
-    radius = np.hypot(grid.fx, grid.fy) * PATCH_PX
-    inner = np.repeat(radius < FINE_BINS, grid.count.astype(np.intp))
-    signal = np.maximum(np.where(inner, near, wide) - INAUDIBLE, 0.0)
-    return float(independent * spectra.shape[0] * np.sum(signal - np.log1p(signal)))
-
-
-def _trust(signal: Real, incoherent: Real | float = 0.0) -> Real:
-    """Weight of each cell: s/(1+s) of its signal to noise s, less where s is so high that the model errs first, or
-    where a share of it is not common to the frames.
-
-    From the sum over frames, which no hypothesis and no direction changes: so the weights cannot bend the answer.
-    """
-    heard = np.maximum(signal - INAUDIBLE, 0.0)
-    return np.asarray(heard / (1.0 + heard) / (1.0 + (MODEL_ERROR + incoherent) * heard))
-
-
-def _smooth(power: Real32, size: int) -> Real32:
-    """Box mean over the half-plane, wrapping in y and mirrored in x as the spectrum of a real picture is."""
-    pad = size // 2
-    wrapped = np.concatenate([power[-pad:], power, power[:pad]])
-    return np.asarray(cv2.blur(wrapped, (size, size), borderType=cv2.BORDER_REFLECT_101)[pad:-pad])
-
 
 def _gains(hypotheses: Sequence[Hypothesis]) -> Real32:
     """(hypothesis, frame or 1, 1)"""
@@ -479,10 +395,3 @@ def _gains(hypotheses: Sequence[Hypothesis]) -> Real32:
 
 def _few(hypotheses: Sequence[Hypothesis]) -> list[tuple[Hypothesis, ...]]:
     return [tuple(hypotheses[i : i + FEW]) for i in range(0, len(hypotheses), FEW)]
-
-
-def _power(spectra: Complex) -> Real32:
-    """Mean over patches of the squared modulus, (256, 129)."""
-    parts = np.ascontiguousarray(spectra).view(np.float32)
-    squares = np.einsum("pyx,pyx->yx", parts, parts) / np.float32(len(parts))
-    return np.asarray(squares[:, 0::2] + squares[:, 1::2], np.float32)

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from agent.control.bound import expected_sigma_m
 from agent.control.envelope import Move, gate
-from agent.control.estimate import Instrument, Solved
+from agent.control.estimate import Solved
+from agent.control.instrument import Instrument
 from agent.control.routine import PROBE_UNKNOWN_H, Routine, Rules
 from calibration.optics import half_depth_of_focus_m
 

@@ -7,7 +7,8 @@ from agent.control import backlash
 from agent.control.backlash import Play
 from agent.control.belief import Prior
 from agent.control.envelope import Envelope, Move
-from agent.control.estimate import Estimate, Instrument
+from agent.control.estimate import Estimate
+from agent.control.instrument import Instrument
 from agent.messages import Evidence, Kind, Phase
 
 PROBE_UNKNOWN_H = 6.0  # of h, where no model tells the blur

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 
 from agent.control.envelope import Move
-from agent.messages import Ack, Kind, Outcome
+from agent.messages import Ack, Kind, Optics, Outcome
 
 ACK_S = 2.0  # an acknowledgement comes within this or ACK_FRAMES frame times, whichever is longer
 ACK_FRAMES = 2.0
 READ_BACK_M = 100e-9  # what a controller reads back may differ from what it was told by its own rounding
+EVIDENT_M = 50e-9  # the header must show a change that was acknowledged, to a read-back's rounding
 PATIENCE = 3  # changes that were superseded, expired or clipped in one routine before it gives up
 
 
@@ -64,6 +65,10 @@ class Steering:
             return False
         return optics_epoch is not None and optics_epoch == self.left_epoch
 
+    def landed(self, optics_epoch: int | None) -> bool:
+        """Does a frame of this epoch show the optics as the last suggestion left them?"""
+        return self.out is None and not self.before(optics_epoch)
+
     def moving(self, optics_epoch: int | None, t_start_ns: int | None) -> bool:
         """Is a frame without an epoch one that was being scanned while the optics did as they were asked?"""
         if optics_epoch is not None:
@@ -76,6 +81,16 @@ class Steering:
         if self.settled_ns is None or t_start_ns is None:
             return self.before(optics_epoch) and now_ns >= (self.deadline_ns or 0)
         return self.before(optics_epoch) and t_start_ns >= self.settled_ns
+
+    def contradicted(self, optics: Optics, now_ns: int) -> str:
+        """How a header fails to show an acknowledged move; empty where it does, or cannot yet."""
+        expected, seen = self.expected_m, optics.working_distance_m
+        if expected is None or seen is None or abs(seen - expected) <= EVIDENT_M:
+            return ""
+        arrived = optics.optics_epoch == self.expected_epoch
+        if not arrived and not self.unmoved(optics.optics_epoch, optics.t_start_ns, now_ns):
+            return ""
+        return f"acknowledged {expected:.9f} m, the header says {seen:.9f} m"
 
     def cancelled(self) -> "Steering":
         return Steering()

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control.estimate import TEMPER, Estimate, Instrument, Solved, solved
+from agent.control.estimate import Estimate, Solved, solved
+from agent.control.instrument import Instrument
 from agent.control.likelihood import Hypothesis, Scene
+from agent.control.search import TEMPER
 from agent.messages import Evidence
 
 Real = NDArray[np.float64]

@@ -1,11 +1,12 @@
 """What the instrument and the configuration allow the decision, in one piece: a reload replaces it as such."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.control.envelope import Envelope
-from agent.control.estimate import Instrument
+from agent.control.instrument import Instrument
 from agent.control.recipe import Recipe
+from agent.messages import Evidence
 from engines.score_scale import ScoreScale
 
 
@@ -30,3 +31,10 @@ class Terms:
     publish_depth: bool = False
     height_scale: float | None = None  # of the certificate: None where nothing vouches for heights
     score_scale: ScoreScale | None = None  # an operator's: what is told of a score; decisions keep the model's own
+
+    def instrument_for(self, evidence: Evidence) -> Instrument:
+        """The certificate's, or else what the header tells of the angle."""
+        header, known = evidence.semi_convergence_angle_rad, self.instrument
+        known = known if known.alpha_rad is not None or header is None else replace(known, alpha_rad=header)
+        # Evidence comes at one magnification when the certificate knows how it changes.
+        return replace(known, scale_per_m=0.0) if known.scale_per_m is not None else known

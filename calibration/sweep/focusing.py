@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.control.envelope import Move
-from agent.control.estimate import UNMOVED_H, Instrument
 from agent.control.focus import Rules, begin, observe
+from agent.control.instrument import Instrument
+from agent.control.stuck import UNMOVED_H
 from agent.messages import Phase
 from calibration.sweep.drive import Driver
 from calibration.sweep.errors import RefusedError

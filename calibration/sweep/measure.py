@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.control.estimate import STEP, TEMPER, Estimate, Instrument, estimate
+from agent.control.estimate import Estimate, estimate
+from agent.control.instrument import Instrument
 from agent.control.likelihood import Column, Hypothesis, Scene, View
+from agent.control.search import STEP, TEMPER
 from agent.control.spectra import patch_spectra, resampled
 from agent.messages import Evidence
 from calibration.optics import half_depth_of_focus_m, probe_fw50_m, wavelength_m

@@ -13,7 +13,8 @@ from time import perf_counter, thread_time
 import cv2
 import numpy as np
 
-from agent.control.estimate import Instrument, estimate
+from agent.control.estimate import estimate
+from agent.control.instrument import Instrument
 from agent.evidence import take_evidence
 from agent.messages import Evidence, Frame, Lane, Wanted
 from calibration.twin.instrument import MicroscopeSettings

@@ -9,8 +9,9 @@ import pytest
 from agent.control import accounts, actuator, focus
 from agent.control.dose import nothing_seen
 from agent.control.envelope import Envelope
-from agent.control.estimate import Instrument, estimate
+from agent.control.estimate import estimate
 from agent.control.focus import Routine, Rules
+from agent.control.instrument import Instrument
 from agent.messages import Evidence, Kind, Optics, Phase
 from tests.simulator import ALPHA_RAD, H_M, MARGIN, frame, scene
 from tests.unit.test_control_estimate import WD_M, evidence, seen

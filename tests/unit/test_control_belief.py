@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from agent.control.belief import Belief, Prior, agrees, fused, learned
-from agent.control.estimate import Estimate, Instrument
+from agent.control.estimate import Estimate
+from agent.control.instrument import Instrument
 from agent.messages import Optics
 
 H_M = 1e-6

@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.control.bound import Bound, bound, expected_sigma_m, least_sigmas, told
-from agent.control.estimate import Instrument, estimate, solved
+from agent.control.estimate import estimate, solved
+from agent.control.instrument import Instrument
 from agent.control.likelihood import Hypothesis
 from agent.messages import Evidence
 from calibration.optics import disc_transfer

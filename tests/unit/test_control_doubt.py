@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from agent.control.doubt import widest
-from agent.control.estimate import Estimate, Instrument, estimate
+from agent.control.estimate import Estimate, estimate
+from agent.control.instrument import Instrument
 from agent.messages import Evidence
 from tests.simulator import ALPHA_RAD, H_M
 from tests.unit.test_control_estimate import KNOWN, error_h, seen

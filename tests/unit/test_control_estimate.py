@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.control.estimate import Estimate, Instrument, estimate, object_nats, solved
+from agent.control.estimate import Estimate, estimate, solved
+from agent.control.hearing import object_nats
+from agent.control.instrument import Instrument
 from agent.control.spectra import patch_spectra
 from agent.messages import Evidence
 from tests.simulator import ALPHA_RAD, H_M, PX_M, series

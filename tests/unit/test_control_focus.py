@@ -9,8 +9,9 @@ import pytest
 from agent.control import doubting, focus
 from agent.control.belief import Prior
 from agent.control.envelope import Envelope, Move
-from agent.control.estimate import Estimate, Instrument
+from agent.control.estimate import Estimate
 from agent.control.focus import Routine, Rules, Wish
+from agent.control.instrument import Instrument
 from agent.evidence import coarser
 from agent.messages import Evidence, Kind, Phase
 from tests.simulator import ALPHA_RAD, H_M, MARGIN, frame, scene

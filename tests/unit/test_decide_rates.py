@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agent.control.envelope import Envelope
-from agent.control.estimate import Instrument
+from agent.control.instrument import Instrument
 from agent.decide import Decider, Terms
 from agent.messages import (
     Ack,
@@ -227,7 +227,7 @@ def test_frames_of_another_detector_are_neither_evidence_nor_a_sign_of_life() ->
     assert [each.source for each in watch.decider.routine.evidence] == ["electron/SE2"] * len(
         watch.decider.routine.evidence
     )
-    assert watch.decider.stream.optics_epoch == 1 and watch.reasons() == []
+    assert watch.decider.heard.stream.optics_epoch == 1 and watch.reasons() == []
 
 
 def test_a_detector_that_fell_silent_is_replaced_by_one_that_speaks_unless_it_was_named() -> None:
@@ -238,7 +238,7 @@ def test_a_detector_that_fell_silent_is_replaced_by_one_that_speaks_unless_it_wa
             watch.frame()
         for _ in range(40):
             watch.frame(source="electron/BSE")
-        assert watch.decider.source == expected
+        assert watch.decider.heard.source == expected
         sources = {each.source for each in watch.decider.routine.evidence}
         assert sources == {expected}
         assert ("stale" in watch.decider.standing.codes) is bool(named)
@@ -249,8 +249,8 @@ def test_a_falling_score_of_another_detector_does_not_restart_the_routine() -> N
     watch.take_control()
     watch.frame()
     decider = watch.decider
-    decider.routine = replace(decider.routine, phase=Phase.CONVERGED)
-    decider._converged_score = 9.0  # two points above what these frames score
+    decider.focusing.routine = replace(decider.routine, phase=Phase.CONVERGED)
+    decider.focusing.converged_score = 9.0  # two points above what these frames score
     for _ in range(5):
         watch.frame(source="electron/BSE")
         assert decider.routine.phase is Phase.CONVERGED

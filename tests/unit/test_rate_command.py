@@ -26,7 +26,8 @@ from agent.commands.check import _score_scale
 from agent.commands.rate_frames import candidate_of, digest
 from agent.commands.rate_table import Rating
 from agent.commands.run import terms
-from agent.decide import RESTART_FRAMES, RESTART_SCORE, Decider
+from agent.control.focusing import RESTART_FRAMES, RESTART_SCORE
+from agent.decide import Decider
 from agent.errors import BeamsideError
 from agent.messages import Findings, Frame, Lane, Optics, Phase
 from agent.settings import load
@@ -286,7 +287,8 @@ def test_the_watch_on_focus_goes_by_the_models_own_score() -> None:
     """A loss of 1.5 points by the model, more than it lets pass, is 0.75 on the scale, less than it lets pass."""
     decider = Decider(replace(terms(load()), score_scale=scale()))
     assert scale().told(5.5) - scale().told(4.0) < RESTART_SCORE < 5.5 - 4.0
-    decider.routine, decider._converged_score = replace(decider.routine, phase=Phase.CONVERGED), 5.5
+    decider.focusing.routine = replace(decider.routine, phase=Phase.CONVERGED)
+    decider.focusing.converged_score = 5.5
     for _ in range(RESTART_FRAMES):
-        decider._watch_for_loss(Findings(score=4.0, content=1.0))
+        decider.focusing.watch_for_loss(Findings(score=4.0, content=1.0))
     assert decider.routine.phase is not Phase.CONVERGED
