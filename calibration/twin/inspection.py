@@ -17,7 +17,7 @@ CALLED = {"lines": "line-space", "contacts": "contact-holes", "tip_to_tip": "tip
 PATTERNS = {CALLED.get(kind, kind): draw for kind, draw in patterns.PATTERNS.items()}
 DEFECTS = (0, 1, 2, 3, 4)  # drawn where the caller does not say how many
 PIXEL_M = (1.5e-9, 4e-9)  # as critical dimensions are inspected
-PITCH_PX = (14.0, 72.0)  # what the shipped defect model was trained on
+PITCH_PX = (14.0, 72.0)  # within what the shipped defect model was trained on
 ELECTRONS = (30.0, 150.0)  # primaries a pixel
 VOLTAGE_V = (500.0, 1500.0)
 

@@ -66,6 +66,7 @@ def test_of_two_finds_alike_the_one_that_holds_silicon_is_residue(start: Callabl
     agent = start(recipes={"folder": recipes})
     stream = shown(agent)
     stream.show(pixels(3), recipe=None)
+    agent.wire.flush()
     told = {each["frame"]: each["defects"] for each in agent.wire.told("defects", lane="inspect") if each["frame"]}
     assert [(each["class"], each["box_px"]) for each in told[1]] == [("residue", list(LEFT)), ("bridge", list(RIGHT))]
     assert [each["level"] for each in told[1][0]["levels"]] == ["defect", "kind", "noise", "leaf"]

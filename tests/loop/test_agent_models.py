@@ -109,12 +109,12 @@ def test_each_frame_to_inspect_gets_its_defects_among_live_and_malformed_ones_an
     assert json.loads(out)["frames"] == books
 
 
-def test_the_status_names_all_three_with_their_backends_and_times(agent: Agent) -> None:
+def test_the_status_names_all_models_and_the_backends_and_times_of_those_that_read(agent: Agent) -> None:
     stream = Stream(agent.wire)
     stream.show(inspect=True)
     agent.wire.flush()
     status = agent.wire.status()
-    assert [name.split("@")[0] for name in status["models"]] == ["autofocus", "depth", "defects"]
+    assert [name.split("@")[0] for name in status["models"]] == ["autofocus", "depth", "defects", "cascade"]
     assert set(status["backends"]) == set(status["backend_reasons"]) == {"autofocus", "depth", "defects"}
     for model, backend in status["backends"].items():
         why = status["backend_reasons"][model]

@@ -250,7 +250,7 @@ def test_the_flag_begins_and_ends_with_the_frames_and_says_why() -> None:
 
 @pytest.fixture(scope="module")
 def models(finder: DefectFinder) -> Models:
-    return replace(Models.loaded(), defects=finder)
+    return replace(Models.loaded(), defects=finder, cascade=None)
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ def test_a_reference_that_is_no_picture_is_one_sentence_and_78(tmp_path: Path) -
 def test_a_model_that_does_not_compare_says_that_the_option_was_not_used(
     models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    plain = replace(models, defects=Beholds(wants=False))
+    plain = replace(models, defects=Beholds(wants=False), cascade=None)
     monkeypatch.setattr(Models, "loaded", classmethod(lambda cls, _=None: plain))
     file = written(tmp_path / "a.png", NOISE)
     assert "it was not used" in run(file, "--reference", "self").stderr
