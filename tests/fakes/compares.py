@@ -77,7 +77,8 @@ def described(of: bytes, channels: int = 2) -> Manifest:
     """As the shipped package's, of another graph."""
     shipped = manifest.read(MODELS / "defects")[0]
     image, condition = shipped.inputs
-    outputs = (msgspec.structs.replace(each, shape=(1, BEST, *each.shape[2:])) for each in shipped.outputs[:3])  # what it saw it keeps to itself
+    told = shipped.outputs[:3]  # what it saw it keeps to itself
+    outputs = (msgspec.structs.replace(each, shape=(1, BEST, *each.shape[2:])) for each in told)
     return msgspec.structs.replace(
         shipped,
         name="compares",

@@ -344,6 +344,7 @@ def test_finds_on_pixels_beyond_the_training_are_said_to_be_hints(models: Models
     path = tmp_path / "coarse.png"
     assert cv2.imwrite(str(path), np.random.default_rng(3).integers(60, 190, (256, 256)).astype(np.uint8))
     for pixel_size_m, warned in ((65e-9, True), (3e-9, False)):
-        looker = Looker(replace(models, defects=Finds(), cascade=None), Told(pixel_size_m), Outputs(None, None, [str(path)]))
+        finding = replace(models, defects=Finds(), cascade=None)
+        looker = Looker(finding, Told(pixel_size_m), Outputs(None, None, [str(path)]))
         lines = command.problems(command.look_at([str(path)], looker))
         assert any("take them as hints" in line for line in lines) is warned
