@@ -48,7 +48,9 @@ def test_what_is_asked_was_never_learnt_from() -> None:
 def test_folds_are_the_kinds_and_the_magnifications_and_ask_each_picture_twice() -> None:
     found = folds(samples())
     assert [fold.name for fold in found if fold.by == "specimen"] == list(KINDS)
-    assert [fold.name for fold in found][-1] == "50 000 x" and len(found) == len(KINDS) + len(MAGNIFICATIONS)
+    assert [fold.by for fold in found[:4]] == ["specimen", "magnification"] * 2  # both are told of by a stopped bench
+    assert [fold.name for fold in found if fold.by == "magnification"][-1] == "50 000 x"
+    assert len(found) == len(KINDS) + len(MAGNIFICATIONS)
     times = np.bincount(np.concatenate([fold.asked for fold in found]), minlength=len(samples()))
     assert set(times[samples().kind < len(KINDS)]) == {2}
 

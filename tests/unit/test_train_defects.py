@@ -23,6 +23,7 @@ from engines.load import load
 from engines.manifest import MODEL_FILE
 from engines.onnx import OnnxEngine
 from engines.readings import Defects, FoundDefect
+from engines.reference import self_reference as own_reference
 from engines.scene import CONDITION, Scene
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -386,7 +387,8 @@ def test_the_shipped_model_finds_most_of_the_clear_defects_of_an_inspected_field
     there, captured = 0, 0
     for seed in range(32):
         frame = inspected_frame(("line-space", "contact-holes")[seed % 2], (256, 256), seed=seed, defects=3)
-        found = finder.read(frame.pixels, Scene(frame.pixel_size_m, frame.electrons_per_pixel))
+        scene, beside = Scene(frame.pixel_size_m, frame.electrons_per_pixel), own_reference(frame.pixels)
+        found = finder.read(frame.pixels, scene, reference=beside)
         clear = [defect for defect in frame.defects if defect.name in ("bridge", "break", "missing_contact")]
         there += len(clear)
         captured += sum(any(defects_figures.hits(find, defect.box_px) for find in found) for defect in clear)
