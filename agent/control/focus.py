@@ -136,7 +136,9 @@ def _judge(
     if abs(z) <= CONVERGED_H * h and sigma <= SURE_H * h and _stigmated(routine, found, stigmators, h):
         return _converged(routine, found, stigmators, rules)
     one_way = (found.p_wrong_direction or 0.0) <= max(rules.p_wrong_direction, 0.5 if abs(z) < h else 0.0)
-    nowhere = abs(z) <= CONVERGED_H * h and stigmators is None and not bearable(found, h)
+    # Where there is nothing to correct and still no certainty, another picture of the same place would not bring it.
+    near = TRIM_H if bearable(found, h) else CONVERGED_H
+    nowhere = abs(z) <= near * h and stigmators is None
     if nowhere or not one_way or sigma > max(WORTH_H * h, SURE_SHARE * abs(z)):
         return _probe(routine, None, instrument, rules, known)
     if routine.spent >= rules.dose_frames:
