@@ -149,7 +149,9 @@ def test_another_networks_package_is_refused_by_the_name_and_shape_of_the_first_
     image, condition = shown("depth")
     with pytest.raises(ModelError, match=r"--start: trunk\.stem\.0\.weight .* has none: it is another network"):
         begin.begin(DepthNet(), begin.weights_of(MODELS, "autofocus"), image, condition)
-    with pytest.raises(ModelError, match=r"stem\.0\.weight should have shape \(32, 1, 8, 8\), .* has shape \(32, 2, 8, 8\)"):
+    with pytest.raises(
+        ModelError, match=r"stem\.0\.weight should have shape \(32, 1, 8, 8\), .* has shape \(32, 2, 8, 8\)"
+    ):
         begin.begin(DepthNet(), begin.weights_of(MODELS, "defects"), image, condition)
 
 
