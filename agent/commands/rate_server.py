@@ -34,6 +34,7 @@ ASSETS = {
     "rate.css": "text/css; charset=utf-8",
 }
 HTML, JSON, PNG = "text/html; charset=utf-8", "application/json", "image/png"
+CLOSE = "close"  # what the page says last
 ENDED = "The command has ended. All ratings are kept; start it again to go on."
 HEADERS = {
     "Cache-Control": "no-store",
@@ -70,7 +71,6 @@ class Desk:
         self._read: tuple[int, int] | None = None
         self.result: Result | None = None
         self.over = threading.Event()
-        self._closing = False
 
     def state(self) -> dict[str, Any]:
         with self._lock:
@@ -107,11 +107,11 @@ class Desk:
             self._fitting.release()
 
     def close(self, _: Said) -> None:
-        self._closing = True
+        """Nothing is left to do: all ratings are on disk."""
 
-    def answered(self) -> None:
-        """An answer is out: only after the last one may the command end, and its threads with it."""
-        if self._closing:
+    def answered(self, what: str) -> None:
+        """An answer is out: only after that of `close` may the command end, and its threads with it."""
+        if what == CLOSE:
             self.over.set()
 
     def _progress(self, done: int, of: int) -> None:
@@ -173,9 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answered(self, ask: Callable[[str], tuple[str, bytes]]) -> None:
         try:
-            kind, body = ask(self._asked())
+            what = self._asked()
+            kind, body = ask(what)
             self._send(HTTPStatus.OK, kind, body)
-            self.server.desk.answered()
+            self.server.desk.answered(what)
         except Refused as error:
             self._send(error.status, JSON, _told(str(error)))
         except BeamsideError as error:
@@ -210,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self, what: str) -> tuple[str, bytes]:
         """A change, answered with the state after it."""
         said, desk = self._said(), self.server.desk
-        does = {"rate": desk.rate, "skip": desk.skip, "undo": desk.undo, "finish": desk.finish, "close": desk.close}
+        does = {"rate": desk.rate, "skip": desk.skip, "undo": desk.undo, "finish": desk.finish, CLOSE: desk.close}
         if what not in does:
             raise Refused(HTTPStatus.NOT_FOUND, "nothing here")
         does[what](said)
