@@ -16,14 +16,9 @@ def stuck(search: Search, best: Mode) -> bool:
     step = search.reference.working_distance_m - search.evidence[-2].working_distance_m
     if abs(step) < UNMOVED_H * search.h:
         return False
-    views = scene.views
     # Seen from the last frame, all the others lie where they would if it had stayed.
-    scene.views = [replace(v, offset_m=v.offset_m + step) for v in views[:-1]] + [views[-1]]
-    try:
-        here = search.at(best.theta)
-        stayed = scene.likelihood([replace(here, z_m=z * search.h) for z in grid(scene, search.h)])
-    finally:
-        scene.views = views
+    scene, here = scene.elsewhere(range(scene.n - 1), step), search.at(best.theta)
+    stayed = scene.likelihood([replace(here, z_m=z * search.h) for z in grid(scene, search.h)])
     return float(stayed.max()) > best.value + max(STUCK_NATS, STUCK_SHARE * best.value)
 
 
